@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --reason --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --reason --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -95,6 +95,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the 
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l state -xka "absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting" -d state
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l unhealthy -d 'only instances that are lost, ill, absent or unwatched'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l host -x -d 'only instances on this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l watch -x -d 'show it again after each event, and every S seconds (default 5), until interrupted'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a show -d 'Show everything about an instance, and what its next loss would bring.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -s h -l help -d 'show this help message and exit'
@@ -102,6 +103,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'write one JSON 
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a why -d 'Tell the story of an instance: what happened, and why nothing is done.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -l json -d 'write one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a groups -d 'Show who of each group is available, and how many may go down.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl groups' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl groups' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a tree -d 'Show the live tasks of the daemon, where they wait and how long.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl tree' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl tree' -l json -d 'write JSON, one object per line'
@@ -113,9 +117,12 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l timeout -x -d 'give up a
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a watch -d 'Show everything live on the whole terminal, until q.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -l json -d 'as `status --watch --json`, which needs no terminal'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen, or many who would object.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l json -d 'write JSON, one object per line'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l all -d 'ask all instances'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l host -x -d 'ask the instances on this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l group -x -d 'ask the members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin" -d event
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a notify -d 'Notify an instance of an event.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl notify' -s h -l help -d 'show this help message and exit'
@@ -125,6 +132,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l follow -d 'keep printing new events until interrupted'
@@ -133,6 +141,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l limit -x -d 'how many entries, 0 to 1000 (default 100)'
@@ -141,12 +150,14 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l json -d 'write JSON, one object for each instance'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l host -x -d 'all instances of this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l group -x -d 'all members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l for -x -d 'for how long, as 90s, 15m, 1h30m or 2d; 7 days at most'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l reason -x -d 'why, for all who look'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a unhold -d 'End the hold on instances before its time.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -l json -d 'write JSON, one object for each instance'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -l host -x -d 'all that are on hold on this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -l group -x -d 'all members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a alarms -d 'Send or withdraw the alarms of a host that an agent holds back.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl alarms' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl alarms' -l json -d 'write one JSON object'
@@ -155,7 +166,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake; and test $_shtab_hbtrio_npos -eq 0' -ka "release" -d what
-complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Make an agent forget a host that no longer exists, and its instances.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a act -d 'Perform an action on an instance, with its vote and notices.'

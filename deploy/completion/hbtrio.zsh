@@ -30,7 +30,8 @@ _shtab_hbtrio_ctl_commands() {
     alarms:'Send or withdraw the alarms of a host that an agent holds back.'
     brake:'Let a host run corrective commands again after a mass failure.'
     events:'Show past events, and with --follow new ones.'
-    forget:'Make an agent forget a host that no longer exists, and its instances.'
+    forget:'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
+    groups:'Show who of each group is available, and how many may go down.'
     history:'Show the history, newest last.'
     hold:'Put instances on hold: for a time nothing corrective is done to them, while they are watched as ever.'
     notify:'Notify an instance of an event.'
@@ -38,7 +39,7 @@ _shtab_hbtrio_ctl_commands() {
     status:'Show the host or fleet and its instances.'
     tree:'Show the live tasks of the daemon, where they wait and how long.'
     unhold:'End the hold on instances before its time.'
-    vote:'Ask an instance whether an event may happen.'
+    vote:'Ask an instance whether an event may happen, or many who would object.'
     wait:'Wait until an instance is in some state.'
     watch:'Show everything live on the whole terminal, until q.'
     why:'Tell the story of an instance: what happened, and why nothing is done.'
@@ -132,6 +133,7 @@ _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
   "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "--group[only members of this group]:GROUP:"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--follow[keep printing new events until interrupted]"
@@ -145,16 +147,26 @@ _shtab_hbtrio_ctl_events_defaults_added=0
 _shtab_hbtrio_ctl_forget_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write one JSON object]"
-  ":its name:"
+  ":the host\'s name\; of a member its uuid, or libvirt\'s name:"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_forget_defaults_added=0
 
+_shtab_hbtrio_ctl_groups_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
+  "(*)::only these:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_groups_defaults_added=0
+
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
   "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "--group[only members of this group]:GROUP:"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--limit[how many entries, 0 to 1000 (default 100)]:N:"
@@ -169,6 +181,7 @@ _shtab_hbtrio_ctl_hold_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object for each instance]"
   "--host[all instances of this host]:HOST:"
+  "--group[all members of this group]:GROUP:"
   "--for[for how long, as 90s, 15m, 1h30m or 2d\; 7 days at most]:TIME:"
   "--reason[why, for all who look]:TEXT:"
   "(*)::its uuid, a unique prefix of it, or its name if unique:"
@@ -202,6 +215,7 @@ _shtab_hbtrio_ctl_status_options=(
   "*--state[state]:STATE:(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)"
   "--unhealthy[only instances that are lost, ill, absent or unwatched]"
   "--host[only instances on this host]:HOST:"
+  "--group[only members of this group]:GROUP:"
   "--watch[show it again after each event, and every S seconds (default 5), until interrupted]:S:"
   "(*)::only these\: its uuid, a unique prefix of it, or its name if unique:"
 )
@@ -221,6 +235,7 @@ _shtab_hbtrio_ctl_unhold_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object for each instance]"
   "--host[all that are on hold on this host]:HOST:"
+  "--group[all members of this group]:GROUP:"
   "(*)::its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -230,6 +245,9 @@ _shtab_hbtrio_ctl_unhold_defaults_added=0
 _shtab_hbtrio_ctl_vote_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
+  "--all[ask all instances]"
+  "--host[ask the instances on this host]:HOST:"
+  "--group[ask the members of this group]:GROUP:"
   ":its uuid, a unique prefix of it, or its name if unique:"
   ":event:(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)"
 )
@@ -399,6 +417,7 @@ _shtab_hbtrio_ctl() {
         brake) _arguments -C -s $_shtab_hbtrio_ctl_brake_options ;;
         events) _arguments -C -s $_shtab_hbtrio_ctl_events_options ;;
         forget) _arguments -C -s $_shtab_hbtrio_ctl_forget_options ;;
+        groups) _arguments -C -s $_shtab_hbtrio_ctl_groups_options ;;
         history) _arguments -C -s $_shtab_hbtrio_ctl_history_options ;;
         hold) _arguments -C -s $_shtab_hbtrio_ctl_hold_options ;;
         notify) _arguments -C -s $_shtab_hbtrio_ctl_notify_options ;;

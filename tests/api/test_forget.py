@@ -210,7 +210,7 @@ async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
     async with host_world() as world, served(world.host) as api:
         with pytest.raises(UserError) as caught:
             await call(api.path, "forget", HOSTNAME)
-        assert str(caught.value) == "a host knows of no other hosts; its agent does (--url)"
+        assert str(caught.value) == "no member compute-0 of a group; an agent forgets hosts (--url)"
         assert caught.value.status is ExitStatus.FAILED
 
 

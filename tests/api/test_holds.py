@@ -120,7 +120,7 @@ async def test_the_answer_names_a_command_that_runs_already() -> None:
 @pytest.mark.parametrize(
     ("words", "said", "status"),
     [
-        (("hold", *WORDS), "NAME or --host: say which instances", ExitStatus.USAGE),
+        (("hold", *WORDS), "NAME, --host or --group: say which instances", ExitStatus.USAGE),
         (("hold", "nobody", *WORDS), "no instance nobody here", ExitStatus.FAILED),
         (
             ("hold", "--host", "compute-1", *WORDS),

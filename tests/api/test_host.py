@@ -86,6 +86,7 @@ async def test_status_of_a_host_without_instances() -> None:
                 "actions": {},
             },
             "instances": [],
+            "groups": [],
         }
 
 

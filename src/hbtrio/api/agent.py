@@ -135,12 +135,13 @@ class _AgentApi:
         return api_parts.answer(await fleet_look(self._agent, bound))
 
     async def events(self, request: Request) -> Response:
-        return api_parts.follow(request, self._agent.history, history_line)
+        wanted = api_parts.event_filter(request)
+        return api_parts.follow(request, self._agent.history, history_line, wanted)
 
     async def history(self, request: Request) -> Response:
         store = self._agent.store
         with _faults():
-            return await history_page(request, store.history)
+            return await history_page(request, store.history, api_parts.event_filter(request))
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

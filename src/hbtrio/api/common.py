@@ -253,21 +253,25 @@ def _as_event(item: StreamLine | None) -> bytes:
 
 
 def follow(
-    request: Request, news: Broadcast[_T], line_of: Callable[[_T], AnyEventLine]
+    request: Request,
+    news: Broadcast[_T],
+    line_of: Callable[[_T], AnyEventLine],
+    wanted: EventFilter,
 ) -> Response:
     """The answer to an events request: the last ``recent`` ones, then new ones, if ``follow``.
 
     Only events that its query asks for count.
 
     Args:
-        request: its query selects the events.
+        request: its query says how many, and whether new ones follow.
         news: the events.
         line_of: makes a line of an event.
+        wanted: which events its query asks for.
 
     Raises:
         HTTPException: 400, the query is faulty.
     """
-    recent, wanted = number(request, "recent", 0), event_filter(request)
+    recent = number(request, "recent", 0)
     on = request.query_params.get("follow", "yes")
     if on not in ("yes", "no"):
         raise HTTPException(400, f"follow: neither yes nor no: {on[:40]!r}")

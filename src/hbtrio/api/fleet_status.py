@@ -62,6 +62,7 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
             "hosts": encode(_hosts(agent, instances, now)),
             "instances": await _array(instances, line_of),
             "unregistered": await _array(unregistered, _unregistered_line),
+            "groups": encode(()),
         }
     )
 

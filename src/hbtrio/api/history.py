@@ -10,7 +10,7 @@ from starlette.responses import Response
 from hbtrio.api import common as api_parts
 from hbtrio.store.daemon_store import PAGE
 from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.wire.operator import FleetEventLine, History
+from hbtrio.wire.operator import EventFilter, FleetEventLine, History
 
 #: History entries by default.
 LIMIT: Final = 100
@@ -34,20 +34,19 @@ class Read(Protocol):
         """Returns records."""
 
 
-async def history_page(request: Request, read: Read) -> Response:
+async def history_page(request: Request, read: Read, wanted: EventFilter) -> Response:
     """The page that a request asks for.
 
     A request that asks for few kinds of entries may get less than it asks for, and even nothing,
     before the end: no more than ``_PAGES`` pages are looked through.
 
     Args:
-        request: the request, with ``limit``, ``before`` and the keys of an
-            :class:`~hbtrio.wire.operator.EventFilter` in its query.
+        request: the request, with ``limit`` and ``before`` in its query.
         read: reads the history, the newest first.
+        wanted: which entries its query asks for.
     """
     limit = api_parts.number(request, "limit", LIMIT, PAGE)
     before = api_parts.number(request, "before", LAST_ID, LAST_ID)
-    wanted = api_parts.event_filter(request)
     uuid = wanted.uuid if "uuid" in request.query_params else None
     since = None if wanted.since is None else wanted.since.timestamp() - _AHEAD_S
     size = PAGE if wanted.looks_inside else limit

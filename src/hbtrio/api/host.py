@@ -14,13 +14,13 @@
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
     POST /v1/instances/UUID/hold             {"seconds": 3600, "reason": "..."}
     POST /v1/instances/UUID/unhold           ends the hold
+    POST /v1/instances/UUID/forget           forgets a member of groups that has no channel
 
 FILTER is that of :class:`~hbtrio.wire.operator.EventFilter`. Vote, notify and act answer with JSON
 lines as they happen: the window that was opened, then the outcome. A client that disconnects early
 misses lines; the round or action goes on. Refusals and streams are those of
-:mod:`hbtrio.api.common`.
-Whoever may act can run commands as the host daemon's user; :mod:`hbtrio.api.control` decides who
-may.
+:mod:`hbtrio.api.common`. Whoever may act can run commands as the host daemon's user;
+:mod:`hbtrio.api.control` decides who may.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
+from hbtrio.api.groups import event_filter, group_lines
 from hbtrio.api.history import history_page
 from hbtrio.api.holds import hold_line
 from hbtrio.api.host_detail import instance_detail
@@ -58,7 +59,7 @@ from hbtrio.nursery.host.reports import asked_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
 from hbtrio.policy.instance_hold import HoldRefused
-from hbtrio.wire.operator import HoldReply, InstanceLine, Status
+from hbtrio.wire.operator import Forgotten, HoldReply, InstanceLine, Status
 from hbtrio.wire.vocabulary import NotificationType
 
 _log = logging.getLogger("hbtrio.host")
@@ -83,6 +84,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
             Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
             Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
+            Route("/v1/instances/{uuid}/forget", api.forget, methods=["POST"]),
             Route("/v1/tree", tree_reply, methods=["GET"]),
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
         ]
@@ -132,7 +134,8 @@ class _HostApi:
             if (line := self._line(uuid)) is not None:
                 instances.append(line)
         host = host_status(self._host, trio.current_time())
-        return api_parts.answer(Status(host=host, instances=tuple(instances)))
+        groups = group_lines(self._host.groups.rule)
+        return api_parts.answer(Status(host=host, instances=tuple(instances), groups=groups))
 
     async def metrics(self, _: Request) -> Response:
         return Response(await host_metrics(self._host), media_type=METRICS_TYPE)
@@ -156,14 +159,16 @@ class _HostApi:
         return clock_reply(self._host.clock)
 
     async def events(self, request: Request) -> Response:
-        return api_parts.follow(request, self._host.reports, asked_line)
+        wanted = event_filter(request, self._host.groups.rule)
+        return api_parts.follow(request, self._host.reports, asked_line, wanted)
 
     async def history(self, request: Request) -> Response:
         memory = self._host.memory
         if not memory.is_kept:
             raise HTTPException(409, f"this host keeps no history: {memory.fault}")
         with _faults():
-            return await history_page(request, memory.history)
+            wanted = event_filter(request, self._host.groups.rule)
+            return await history_page(request, memory.history, wanted)
 
     async def release_brake(self, request: Request) -> Response:
         who = operator_of(request.scope)
@@ -203,6 +208,18 @@ class _HostApi:
                 running=host.owners.command(uuid),
             )
         )
+
+    async def forget(self, request: Request) -> Response:
+        uuid, who = request.path_params["uuid"].lower(), operator_of(request.scope)
+        with _faults():
+            begin_by(request, self._host.clock).check()
+        if uuid in self._host.channels:
+            raise HTTPException(409, f"{uuid} has a channel: it exists")
+        if not self._host.groups.forget(uuid):
+            raise HTTPException(404, f"no member {uuid} of a group without a channel")
+        _log.warning("%s: forgotten for %s: no member of groups any more", uuid, who)
+        self._host.remembering.member_forgotten(uuid, who)
+        return api_parts.answer(Forgotten(instances=1))
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

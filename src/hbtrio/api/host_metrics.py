@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 
 import hbtrio
+from hbtrio.api.groups import group_metrics
 from hbtrio.api.instance_series import instance_series
 from hbtrio.api.metrics import (
     certificate_families,
@@ -82,7 +83,10 @@ async def host_metrics(host: Host) -> bytes:
     """All numbers of a host. A checkpoint among many instances; cancelled, it changes nothing."""
     instances = _Instances()
     await instances.count(host)
-    all_of_it = exposition([*_of_instances(instances), *_of_events(host), *_of_daemon(host)])
+    groups = group_metrics("hbtrio_host", host.groups.rule)
+    all_of_it = exposition(
+        [*_of_instances(instances), *groups, *_of_events(host), *_of_daemon(host)]
+    )
     return all_of_it + await instance_series(host)
 
 

@@ -62,7 +62,7 @@ class Orders:
         """Makes a host run corrective commands again after a mass failure."""
         await self._client.ask(NO_ANSWER, "answer", lambda _: None, {})
 
-    async def forget(self, hostname: str) -> Forgotten:
-        """Makes an agent forget a host."""
-        path = f"/v1/hosts/{quote(hostname, safe='')}/forget"
+    async def forget(self, name: str, *, member: bool = False) -> Forgotten:
+        """Makes an agent forget a host, or with ``member`` a host a member of groups, by uuid."""
+        path = f"/v1/{'instances' if member else 'hosts'}/{quote(name, safe='')}/forget"
         return await self._client.ask(path, "answer", partial(parse, cls=Forgotten), {})

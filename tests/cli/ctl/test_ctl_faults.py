@@ -180,7 +180,7 @@ async def test_an_action_that_crashes_has_no_outcome() -> None:
     ("words", "said"),
     [
         ([], "the following arguments are required: COMMAND (see hbtrio ctl --help)"),
-        (["vote", ONE], "the following arguments are required: EVENT (see hbtrio ctl vote --help)"),
+        (["vote"], "the following arguments are required: EVENT (see hbtrio ctl vote --help)"),
         (["forget", "x", "y"], "unrecognized arguments: y (see hbtrio ctl --help)"),
         (
             ["status", "--state", "losst"],

@@ -34,6 +34,7 @@ _AT_A_HOST: dict[str, tuple[tuple[str, ...], list[set[str]]]] = {
         (ONE, "--for", "healthy"),
         [{"uuid", "for", "reached", "state", "seconds"}],
     ),
+    "groups": ((), [{"groups"}]),
     "events": ((), [{"kind", "uuid", "reason"}]),
     "hold": ((ONE, "--for", "1h", "--reason", "x"), [{"uuid", "hold", "stored", "running"}]),
     "history": ((), [{"kind", "uuid", "reason", "id"}]),

@@ -38,7 +38,7 @@ _STATES: Final = (
 _EVERY_S: Final = 5
 
 #: Commands whose output may be longer than a terminal.
-_PAGED: Final = ("status", "events", "history", "show", "why", "tree")
+_PAGED: Final = ("status", "events", "history", "show", "why", "tree", "groups")
 
 #: What can be waited for.
 _GOALS: Final = ("heartbeating", "healthy", "lost", "gone")
@@ -60,7 +60,10 @@ class _CommandParser(Parser):
         """Parses what precedes ``--``; the rest becomes ``behind``."""
         words = list(args)
         end = words.index("--") if "--" in words else len(words)
-        options, rest = super().parse_known_args(words[:end], namespace)
+        before = words[:end]
+        if self.get_default("command") == "vote":
+            before = self._names_last(before)
+        options, rest = super().parse_known_args(before, namespace)
         options.behind = words[end + 1 :]
         if options.command == "act":
             if rest and not rest[0].startswith("-"):
@@ -68,6 +71,22 @@ class _CommandParser(Parser):
         elif options.behind:
             self.error(f"{options.command} takes no command after --")
         return options, rest
+
+    def _names_last(self, words: list[str]) -> list[str]:
+        """Moves what is no option behind the options.
+
+        argparse gives a first name to all arguments that it may be for, so that in
+        `vote UUID --json stop` the uuid would be the event.
+        """
+        options: list[str] = []
+        names: list[str] = []
+        takes_value = False
+        for word in words:
+            is_option = word.startswith("-") and word != "-"
+            (options if is_option or takes_value else names).append(word)
+            action = self._option_string_actions.get(word)
+            takes_value = is_option and action is not None and action.nargs is None
+        return [*options, *names]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only instances that are lost, ill, absent or unwatched",
     )
     status.add_argument("--host", metavar="HOST", help="only instances on this host")
+    status.add_argument("--group", metavar="GROUP", help="only members of this group")
     status.add_argument(
         "--watch",
         metavar="S",
@@ -124,6 +144,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     why = command("why", "tell the story of an instance: what happened, and why nothing is done")
     why.add_argument("uuid", metavar="UUID", help=UUID_HELP)
+
+    groups = command("groups", "show who of each group is available, and how many may go down")
+    groups.add_argument("names", metavar="GROUP", nargs="*", help="only these")
 
     command("tree", "show the live tasks of the daemon, where they wait and how long", _JSON_LINES)
 
@@ -152,12 +175,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
-    vote = command("vote", "ask an instance whether an event may happen", _JSON_LINES)
+    vote = command(
+        "vote",
+        "ask an instance whether an event may happen, or many who would object",
+        _JSON_LINES,
+        usage="%(prog)s [-h] [--json] (UUID | --all | --host HOST | --group GROUP) EVENT",
+        epilog="Asked of many, it is a question: nothing is done, and nothing follows from the "
+        "answers.",
+    )
     notify = command("notify", "notify an instance of an event", _JSON_LINES)
     every = [str(event) for event in EVENT_TABLE]
     not_voted = {event: "not voted on, only notified" for event in every if event not in voted}
+    vote.add_argument("--all", action="store_true", help="ask all instances")
+    vote.add_argument("--host", metavar="HOST", help="ask the instances on this host")
+    vote.add_argument("--group", metavar="GROUP", help="ask the members of this group")
+    vote.add_argument("uuid", metavar="UUID", nargs="?", help=UUID_HELP)
+    notify.add_argument("uuid", metavar="UUID", help=UUID_HELP)
     for added, events, unfit in ((vote, voted, not_voted), (notify, every, {})):
-        added.add_argument("uuid", metavar="UUID", help=UUID_HELP)
         added.add_argument(
             "event", metavar="EVENT", type=Words("event", events, unfit), help=", ".join(events)
         )

@@ -138,7 +138,7 @@ class Session:
                 return await show_events(self._client, self._screen, self._names, self._options)
             case "history":
                 return await show_history(self._client, self._screen, self._names, self._options)
-            case "show" | "why" | "wait" | "tree":
+            case "show" | "why" | "wait" | "tree" | "groups":
                 return await self._look_closely()
             case "watch":
                 return await self._board()
@@ -152,11 +152,18 @@ class Session:
     async def _look_closely(self) -> int:
         # Imported late: a plain status is asked for more often, and at once.
         from hbtrio.cli.ctl.detail import show_detail
+        from hbtrio.cli.ctl.groups import show_groups
         from hbtrio.cli.ctl.tasks import show_tree
         from hbtrio.cli.ctl.waiting import wait_for
         from hbtrio.cli.ctl.why import tell
 
-        commands = {"show": show_detail, "why": tell, "wait": wait_for, "tree": show_tree}
+        commands = {
+            "show": show_detail,
+            "why": tell,
+            "wait": wait_for,
+            "tree": show_tree,
+            "groups": show_groups,
+        }
         return await commands[self._options.command](self._client, self._screen, self._options)
 
     async def _order(self) -> int:
@@ -172,8 +179,7 @@ class Session:
             self._screen.json(await self._client.status(dict[str, Any]), indent=2)
             return ExitStatus.DONE
         status = await self._client.any_status()
-        if not isinstance(status, FleetStatus):
-            selection = selection.on(status.host.hostname)
+        selection = selection.within(status)
         if self._options.json:
             whole = await self._client.status(dict[str, Any])
             whole["instances"] = selection.of_members(status, whole["instances"])
@@ -205,6 +211,8 @@ class Session:
 
     async def _round(self, kind: str) -> int:
         event = self._options.event
+        if kind == "vote" and (many := await self._survey()) is not None:
+            return many
         what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
         body = VoteRequest(event=event) if kind == "vote" else NoticeRequest(event=event)
         uuid = await instance_of(self._options.uuid, self._client)
@@ -216,6 +224,19 @@ class Session:
             self._screen.line((hint, "faint"))
         # A notice can't be refused.
         return ExitStatus.DONE
+
+    async def _survey(self) -> int | None:
+        """Asks many instances, if many are selected."""
+        options = self._options
+        if not (options.all or options.host or options.group):
+            if options.uuid is None:
+                raise UserError("UUID: name an instance, or --all, --host or --group")
+            return None
+        if options.uuid is not None:
+            raise UserError("UUID: not together with --all, --host or --group")
+        from hbtrio.cli.ctl.survey import survey
+
+        return await survey(self._client, self._screen, options)
 
     async def _act(self) -> int:
         name = self._options.action

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl.groups import group_notes
 from hbtrio.cli.ctl.ranking import ALL, Selection, counts
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import (
@@ -70,7 +71,7 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
         UserError: the selection names what is not there.
     """
     agent, instances = status.agent, selection.of_instances(status.instances)
-    for text, colour in fleet_lines(status):
+    for text, colour in (*fleet_lines(status), *group_notes(status.groups)):
         write_clipped(screen, text, colour)
     if status.hosts and selection.is_everything:
         hosts = status.hosts

@@ -131,10 +131,11 @@ class LiveStatus:
 
     def _write(self, status: Status | FleetStatus) -> None:
         try:
+            selection = self._selection.within(status)
             if isinstance(status, FleetStatus):
-                show_fleet(self._screen, status, self._selection)
+                show_fleet(self._screen, status, selection)
             else:
-                show_status(self._screen, status, self._selection.on(status.host.hostname))
+                show_status(self._screen, status, selection)
         except UserError as fault:
             # What was there at the beginning may come back.
             if not self._begun:
@@ -146,10 +147,9 @@ class LiveStatus:
             self._screen.json({"away": self._away})
         elif self._status is not None:
             status, selection = self._status, self._selection
-            if not isinstance(status, FleetStatus):
-                selection = selection.on(status.host.hostname)
             whole = json.loads(encode(status))
             try:
+                selection = selection.within(status)
                 whole["instances"] = selection.of_members(status, whole["instances"])
             except UserError:
                 if not self._begun:

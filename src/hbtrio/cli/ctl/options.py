@@ -48,6 +48,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
         default=[],
         help=f"only this kind; may be given several times: {', '.join(_KINDS)}",
     )
+    parser.add_argument("--group", metavar="GROUP", help="only members of this group")
     parser.add_argument(
         "--since",
         metavar="WHEN",

@@ -31,6 +31,7 @@ def add_orders(command: Callable[..., argparse.ArgumentParser]) -> None:
         parser.add_argument("names", metavar="NAME", nargs="*", help=UUID_HELP)
         text = f"{all_of} on this host" if parser is unhold else all_of
         parser.add_argument("--host", metavar="HOST", help=text)
+        parser.add_argument("--group", metavar="GROUP", help="all members of this group")
     hold.add_argument(
         "--for",
         dest="span",
@@ -59,6 +60,10 @@ def add_orders(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
     forget = command(
-        "forget", "make an agent forget a host that no longer exists, and its instances"
+        "forget",
+        "forget what no longer exists: at an agent a host and its instances, at a host a member "
+        "of groups that has no channel",
     )
-    forget.add_argument("host", metavar="HOST", help="its name")
+    forget.add_argument(
+        "host", metavar="NAME", help="the host's name; of a member its uuid, or libvirt's name"
+    )

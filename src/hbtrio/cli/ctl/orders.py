@@ -78,12 +78,12 @@ class _Order:
             UserError: none, or a word that names no instance.
         """
         options = self._options
-        if not (options.names or options.host):
-            raise UserError("NAME or --host: say which instances")
-        selection = Selection(words=tuple(options.names), host=options.host or "")
+        if not (options.names or options.host or options.group):
+            raise UserError("NAME, --host or --group: say which instances")
+        host, group = options.host or "", options.group or ""
+        selection = Selection(words=tuple(options.names), host=host, group=group).within(status)
         if isinstance(status, FleetStatus):
             return self._named(selection.of_instances(status.instances))
-        selection = selection.on(status.host.hostname)
         return self._named(selection.of_instances(status.instances))
 
     def _named(self, instances: Iterable[InstanceLine | FleetInstanceLine]) -> dict[str, str]:
@@ -93,7 +93,8 @@ class _Order:
             chosen = [one for one in chosen if one.hold is not None]
         if not chosen:
             what = "on hold " if options.command == "unhold" else ""
-            raise UserError(f"no instance {what}on {printable(options.host)}", ExitStatus.FAILED)
+            where = f"on {options.host}" if options.host else f"in {options.group}"
+            raise UserError(f"no instance {what}{printable(where)}", ExitStatus.FAILED)
         return {one.uuid: shown_name(one) for one in chosen}
 
     async def alarms(self) -> None:
@@ -119,11 +120,20 @@ class _Order:
         host = self._options.host
         status = await self._client.any_status()
         if not isinstance(status, FleetStatus):
-            text = "a host knows of no other hosts; its agent does (--url)"
-            raise UserError(text, ExitStatus.FAILED)
+            await self._forget_member(host, status)
+            return
         forgotten = await self._orders.forget(host)
         instances = counted(forgotten.instances, "instance")
         self._done(f"{host}: forgotten, with {instances}", forgotten)
+
+    async def _forget_member(self, name: str, status: Status) -> None:
+        members = [one for group in status.groups for one in group.unavailable]
+        found = {one.uuid for one in members if name in (one.name, one.uuid)}
+        if len(found) != 1:
+            text = f"no member {printable(name)} of a group; an agent forgets hosts (--url)"
+            raise UserError(text, ExitStatus.FAILED)
+        forgotten = await self._orders.forget(found.pop(), member=True)
+        self._done(f"{name}: forgotten, it is no member of groups any more", forgotten)
 
     def _done(self, text: str, reply: object) -> None:
         """Writes what was done: the text, or with --json the daemon's reply."""

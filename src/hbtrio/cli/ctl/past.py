@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from hbtrio.cli.ctl.instances import resolved
 from hbtrio.cli.ctl.names import Names
+from hbtrio.cli.ctl.ranking import members_of
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.views import show_event
 from hbtrio.client.client import CtlClient
@@ -183,9 +184,18 @@ def _takes_members(wanted: EventFilter, event: Mapping[str, Any]) -> bool:
 async def _wanted(
     client: CtlClient, options: argparse.Namespace, status: Status | FleetStatus | None = None
 ) -> EventFilter:
-    uuid = ""
-    if options.uuid:
-        uuid = resolved(options.uuid, status or await client.any_status())
+    uuid, members = "", None
+    if status is None and (options.uuid or options.group):
+        status = await client.any_status()
+    if options.uuid and status is not None:
+        uuid = resolved(options.uuid, status)
+    if options.group and status is not None:
+        members = members_of(options.group, status)
     return EventFilter(
-        uuid=uuid, kinds=frozenset(options.kind), since=options.since, by=options.by or ""
+        uuid=uuid,
+        kinds=frozenset(options.kind),
+        since=options.since,
+        by=options.by or "",
+        group=options.group or "",
+        members=members,
     )

@@ -38,24 +38,41 @@ class Selection:
         states: only those in one of these states; none: in any.
         unhealthy: only those that are lost, ill, absent or unwatched.
         host: only those on this host; "" for any.
+        group: only members of this group; "" for any.
+        members: who they are, from :meth:`within` on.
     """
 
     words: tuple[str, ...] = ()
     states: frozenset[str] = frozenset()
     unhealthy: bool = False
     host: str = ""
+    group: str = ""
+    members: frozenset[str] | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Selection:
         """The selection of a parsed command line."""
         return cls(
-            tuple(options.names), frozenset(options.state), options.unhealthy, options.host or ""
+            tuple(options.names),
+            frozenset(options.state),
+            options.unhealthy,
+            options.host or "",
+            options.group or "",
         )
 
     @property
     def is_everything(self) -> bool:
         """Whether nothing is left out."""
         return self == Selection()
+
+    def within(self, status: Status | FleetStatus) -> Selection:
+        """Returns the selection for a daemon, which tells who is in the group.
+
+        Raises:
+            UserError: there is no such group; or of a host, another host is asked for.
+        """
+        at = self if isinstance(status, FleetStatus) else self.on(status.host.hostname)
+        return attrs.evolve(at, members=members_of(self.group, status)) if self.group else at
 
     def on(self, hostname: str) -> Selection:
         """Returns the selection for one host, which does not name it in each of its instances.
@@ -100,6 +117,8 @@ class Selection:
             if not any(_host(one) == self.host for one in instances):
                 raise UserError(f"no instance on {printable(self.host)}", ExitStatus.FAILED)
             chosen = [one for one in chosen if _host(one) == self.host]
+        if self.members is not None:
+            chosen = [one for one in chosen if one.uuid in self.members]
         if self.states:
             chosen = [one for one in chosen if one.state.replace(" ", "-") in self.states]
         if self.unhealthy:
@@ -108,6 +127,19 @@ class Selection:
 
 
 ALL: Final = Selection()
+
+
+def members_of(name: str, status: Status | FleetStatus) -> frozenset[str]:
+    """The uuids of a group's members.
+
+    Raises:
+        UserError: there is no such group.
+    """
+    for group in status.groups:
+        if group.name == name:
+            return frozenset(group.members)
+    text = f"no group {printable(name)}; `hbtrio ctl groups` lists them"
+    raise UserError(text, ExitStatus.FAILED)
 
 
 def shown_name(one: InstanceLine | FleetInstanceLine) -> str:

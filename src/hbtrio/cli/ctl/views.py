@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl.groups import group_notes
 from hbtrio.cli.ctl.names import bracketed
 from hbtrio.cli.ctl.ranking import ALL, Selection, counts, shown_name
 from hbtrio.cli.ctl.screen import Screen
@@ -72,7 +73,8 @@ def show_status(screen: Screen, status: Status, selection: Selection = ALL) -> N
         UserError: the selection names what is not there.
     """
     instances = selection.of_instances(status.instances)
-    for text, colour in host_lines(status.host, status.instances):
+    lines = host_lines(status.host, status.instances)
+    for text, colour in (*lines, *group_notes(status.groups)):
         write_clipped(screen, text, colour)
     if not instances:
         return

@@ -146,6 +146,10 @@ class Remembering:
         """Takes the release of the brake by an operator."""
         self._record_action("", "release", "corrective commands run again", who)
 
+    def member_forgotten(self, uuid: str, who: str) -> None:
+        """Takes that an operator has had a member of groups forgotten."""
+        self._record_action(uuid, "forget", "no member of groups any more", who)
+
     async def action_over(self, record: ActionRecord, outcome: str) -> None:
         """Takes the end of an action, with its outcome; waits for the disk, a second at most."""
         entry = self._action_entry(record.uuid, record.name, outcome, record.who)

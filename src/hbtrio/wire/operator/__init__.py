@@ -6,6 +6,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.words`: the types of members, with their units, ranges and words;
 * :mod:`~hbtrio.wire.operator.requests`: what clients send;
 * :mod:`~hbtrio.wire.operator.host`: a host's status;
+* :mod:`~hbtrio.wire.operator.groups`: groups, in both statuses;
 * :mod:`~hbtrio.wire.operator.hold`: holds on instances;
 * :mod:`~hbtrio.wire.operator.files`: certificates and tokens, in both statuses;
 * :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
@@ -57,6 +58,7 @@ from hbtrio.wire.operator.fleet import (
     Refusal,
     UnregisteredLine,
 )
+from hbtrio.wire.operator.groups import GroupLine, MemberLine
 from hbtrio.wire.operator.hold import HoldLine, HoldReply
 from hbtrio.wire.operator.host import (
     DomainLine,
@@ -105,6 +107,7 @@ __all__ = [
     "FleetInstanceLine",
     "FleetStatus",
     "Forgotten",
+    "GroupLine",
     "History",
     "HoldLine",
     "HoldReply",
@@ -115,6 +118,7 @@ __all__ = [
     "InstanceLine",
     "LibvirtLine",
     "LookLine",
+    "MemberLine",
     "MemoryLine",
     "NextLossLine",
     "NoticeRequest",

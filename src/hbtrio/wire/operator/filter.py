@@ -24,16 +24,20 @@ class EventFilter:
         kinds: only events of these kinds; none: of any.
         since: only events from then on, with a zone; None: from the first one on.
         by: only what was asked for by somebody whose name contains this text.
+        group: only events of the members of this group; "" for any.
+        members: who they are; None: whoever it may be. It is no part of a query.
     """
 
     uuid: str = ""
     kinds: frozenset[str] = frozenset()
     since: datetime | None = None
     by: str = ""
+    group: str = ""
+    members: frozenset[str] | None = None
 
     @classmethod
     def of_query(cls, query: Mapping[str, str]) -> EventFilter:
-        """Reads the keys ``uuid``, ``kind``, ``since`` and ``by`` of a URL's query.
+        """Reads the keys ``uuid``, ``kind``, ``since``, ``by`` and ``group`` of a URL's query.
 
         Raises:
             FilterFault: ``since`` is no time with an offset.
@@ -44,6 +48,7 @@ class EventFilter:
             kinds=frozenset(kinds.split(",")) - {""},
             since=_time(query["since"]) if "since" in query else None,
             by=query.get("by", ""),
+            group=query.get("group", ""),
         )
 
     def as_query(self) -> dict[str, str]:
@@ -54,19 +59,22 @@ class EventFilter:
             "kind": ",".join(sorted(self.kinds)),
             "since": since,
             "by": self.by,
+            "group": self.group,
         }
         return {key: value for key, value in keys.items() if value}
 
     @property
     def looks_inside(self) -> bool:
         """Whether more than the instance decides."""
-        return bool(self.kinds or self.since or self.by)
+        return bool(self.kinds or self.since or self.by or self.group)
 
     def takes(self, *, uuid: str, kind: str, time: str, who: str) -> bool:
         """Whether an event is asked for; a time that can't be read is."""
         if kind == _LOST:
             return True
         if (self.uuid and uuid != self.uuid) or (self.kinds and kind not in self.kinds):
+            return False
+        if self.members is not None and uuid not in self.members:
             return False
         if self.by and self.by not in who:
             return False

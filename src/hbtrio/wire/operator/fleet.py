@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.files import FilesLine
+from hbtrio.wire.operator.groups import GroupLine
 from hbtrio.wire.operator.hold import HoldLine
 from hbtrio.wire.operator.host import OverloadLine, Remaining, RoundEntry
 from hbtrio.wire.operator.words import (
@@ -133,6 +134,7 @@ class FleetStatus(Body, frozen=True, kw_only=True):
     hosts: tuple[FleetHostLine, ...]
     instances: tuple[FleetInstanceLine, ...]
     unregistered: tuple[UnregisteredLine, ...] = ()
+    groups: tuple[GroupLine, ...] = ()
 
 
 class AlarmsReply(Body, frozen=True, kw_only=True):

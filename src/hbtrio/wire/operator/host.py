@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from hbtrio.wire.operator.events import EventLine
 from hbtrio.wire.operator.files import FilesLine
+from hbtrio.wire.operator.groups import GroupLine
 from hbtrio.wire.operator.hold import HoldLine
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
@@ -213,3 +214,4 @@ class Status(Body, frozen=True, kw_only=True):
 
     host: HostLine
     instances: tuple[InstanceLine, ...]
+    groups: tuple[GroupLine, ...] = ()

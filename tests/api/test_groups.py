@@ -1,0 +1,189 @@
+"""Groups in a host's API and `hbtrio ctl`: groups, --group, vote --all, forget, metrics."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hbtrio.api.host_metrics import host_metrics
+from hbtrio.config.groups import GroupSettings
+from hbtrio.errors import ExitStatus
+from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
+from support.control_socket import call
+from support.ctl_cases import asked, fault_of, serving
+from support.fake_processes import HANGS
+from support.host_world import Reply, stay_silent
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+GROUPS = {
+    "db": GroupSettings(members=("00000001-*", "00000002-*"), max_unavailable=1),
+    "all": GroupSettings(members=("*",), min_available="50%"),
+}
+
+
+async def test_groups_are_shown_with_who_is_in_the_way() -> None:
+    async with serving(groups=GROUPS, runs={"hang": HANGS}) as (world, api):
+        one, *_ = await world.all_heartbeating(3)
+        called = await call(api.path, "groups")
+        start = "GROUP  MEMBERS  AVAILABLE  MAY GO DOWN NOW  "
+        assert called.lines == [
+            "",
+            f"{start}RULE                               UNAVAILABLE",
+            "db           2          2                1  at most 1 of 2 may be unavailable  -",
+            "all          3          3                1  at least 2 of 3 must be available  -",
+        ]
+        await world.act(one, ActionName.STOP, "hang")
+        called = await call(api.path, "groups", "db", "--json")
+        assert json.loads(called.text) == {
+            "groups": [
+                {
+                    "name": "db",
+                    "rule": "at most 1 of 2 may be unavailable",
+                    "members": [guest.uuid for guest in world.guests[:2]],
+                    "available": 1,
+                    "max_unavailable": 1,
+                    "allowed_now": 0,
+                    "unavailable": [{"uuid": one.uuid, "name": one.uuid, "state": "is stopping"}],
+                }
+            ]
+        }
+        called = await call(api.path, "status", "--group", "db")
+        notes = [line for line in called.lines if line.startswith("group ")]
+        assert notes == [
+            f"group db: {one.uuid} is stopping, at most 1 of 2 may be unavailable",
+            f"group all: {one.uuid} is stopping, at least 2 of 3 must be available",
+        ]
+        rows = [line for line in called.lines if line.startswith("0000000")]
+        assert len(rows) == 2
+        text, status = await fault_of(api.path, "groups", "web")
+        assert (text, status) == ("no group web; `hbtrio ctl groups` lists them", ExitStatus.FAILED)
+
+
+async def test_no_groups_are_said_to_be_none() -> None:
+    async with serving() as (_, api):
+        called = await call(api.path, "groups")
+        assert called.lines == [
+            "no groups are configured ([groups.NAME] in host.toml or agent.toml)"
+        ]
+
+
+async def test_events_of_a_group_only() -> None:
+    async with serving(groups=GROUPS) as (world, api):
+        one, _, three = await world.all_heartbeating(3)
+        for guest in (one, three):
+            world.vote(guest, Event.STOP)
+            await world.settle()
+        called = await call(api.path, "events", "--group", "db", "--kind", "vote", "--json")
+        assert [json.loads(line)["uuid"] for line in called.lines] == [one.uuid]
+        text, status = await fault_of(api.path, "events", "--group", "web")
+        assert status is ExitStatus.FAILED
+        assert text.startswith("no group web")
+
+
+async def test_who_would_object() -> None:
+    async with serving(groups=GROUPS, runs={"hang": HANGS}) as (world, api):
+        one, two, three, four = await world.all_heartbeating(4, vote_secs=3)
+        await world.act(one, ActionName.STOP, "hang")
+        three.reply = lambda request: Reply(VoteResult.REJECT, "not now")
+        four.reply = stay_silent
+        called = await call(api.path, "vote", "--all", "stop", "--json")
+        rows = [json.loads(line) for line in called.lines]
+        busy = f"group db: {one.uuid} is stopping, at most 1 of 2 may be unavailable"
+        assert [(row["uuid"], row["answer"], row["voter"]) for row in rows] == [
+            (two.uuid, "rejected", "group db"),
+            (three.uuid, "rejected", "guest"),
+            (one.uuid, "not asked", ""),
+            (four.uuid, "no answer", ""),
+        ]
+        assert [row["reason"] for row in rows][:2] == [busy, "not now"]
+        assert rows[3]["reason"] == "no answer within 3 s"
+        assert called.status == ExitStatus.REJECTED
+        # Nothing has begun: nobody owns those that were asked, and no place is taken.
+        owners = [world.host.owners.words(guest.uuid) for guest in (two, three, four)]
+        assert owners == ["", "", ""]
+        assert world.host.groups.rule.going_down == {one.uuid}
+
+
+async def test_a_survey_is_a_table_and_its_status_says_whether_anybody_objects() -> None:
+    async with serving(groups=GROUPS) as (world, api):
+        guests = await world.all_heartbeating(3)
+        called = await call(api.path, "vote", "--group", "db", "pause")
+        assert called.status == ExitStatus.DONE
+        assert called.lines[1].split() == ["UUID", "NAME", "ANSWER", "VOTER", "REASON"]
+        assert [line.split()[2] for line in called.lines[2:4]] == ["accepted", "accepted"]
+        assert called.lines[-1] == "vote on pause: 2 instances: 2 accepted"
+        assert asked(guests[2]) == []
+
+
+@pytest.mark.parametrize("count", [17, 40])
+async def test_a_survey_asks_a_bounded_number_at_once(count: int) -> None:
+    async with serving() as (world, api):
+        guests = await world.all_heartbeating(count, vote_secs=2)
+        open_at_once: list[int] = []
+
+        def note(_: object) -> Reply:
+            open_at_once.append(sum(world.channel(one).round is not None for one in guests))
+            return Reply(VoteResult.ACCEPT, after_s=1.0)
+
+        for guest in guests:
+            guest.reply = note
+        called = await call(api.path, "vote", "--all", "stop")
+        assert called.lines[-1] == f"vote on stop: {count} instances: {count} accepted"
+        assert max(open_at_once) == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("stop",), "UUID: name an instance, or --all, --host or --group"),
+        (("x", "--all", "stop"), "UUID: not together with --all, --host or --group"),
+        (("--host", "other", "stop"), "--host: this is compute-0; its agent knows others (--url)"),
+    ],
+)
+async def test_a_survey_of_nobody(words: tuple[str, ...], fault: str) -> None:
+    async with serving() as (_, api):
+        assert (await fault_of(api.path, "vote", *words))[0] == fault
+
+
+async def test_a_member_without_a_channel_is_forgotten() -> None:
+    async with serving(groups=GROUPS) as (world, api):
+        one, two, _ = await world.all_heartbeating(3)
+        text, status = await fault_of(api.path, "forget", one.uuid)
+        assert status is ExitStatus.FAILED
+        assert text.startswith(f"no member {one.uuid} of a group")
+        one.send_exit()
+        one.vanish()
+        await world.sleep(5)
+        called = await call(api.path, "forget", one.uuid)
+        assert called.lines == [f"{one.uuid}: forgotten, it is no member of groups any more"]
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == ""
+
+
+async def test_ignore_group_of_act() -> None:
+    async with serving(groups=GROUPS, runs={"hang": HANGS}) as (world, api):
+        one, two, _ = await world.all_heartbeating(3)
+        await world.act(one, ActionName.STOP, "hang")
+        called = await call(api.path, "act", two.uuid, "stop", "--", "true")
+        reason = f"group db: {one.uuid} is stopping, at most 1 of 2 may be unavailable"
+        assert called.status == ExitStatus.REJECTED
+        assert called.lines == [f"group: rejected ({reason})", f"stop: rejected ({reason})"]
+        called = await call(api.path, "act", two.uuid, "stop", "--ignore-group", "--", "true")
+        assert called.lines[0].startswith("vote on stop")
+
+
+async def test_groups_are_counted_in_metrics() -> None:
+    async with serving(groups=GROUPS, runs={"hang": HANGS}) as (world, _):
+        one, *_ = await world.all_heartbeating(3)
+        await world.act(one, ActionName.STOP, "hang")
+        lines = (await host_metrics(world.host)).decode().splitlines()
+        found = [line for line in lines if line.startswith("hbtrio_host_group_")]
+        assert found == [
+            'hbtrio_host_group_members{group="db"} 2.0',
+            'hbtrio_host_group_members{group="all"} 3.0',
+            'hbtrio_host_group_available{group="db"} 1.0',
+            'hbtrio_host_group_available{group="all"} 2.0',
+            'hbtrio_host_group_max_unavailable{group="db"} 1.0',
+            'hbtrio_host_group_max_unavailable{group="all"} 1.0',
+        ]
