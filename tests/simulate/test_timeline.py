@@ -118,3 +118,36 @@ def test_costs_keep_their_bounds() -> None:
     wakes = [costs.wake_s() for _ in range(1000)]
     assert 10e-6 <= min(passes) < 12e-6 < 98e-6 < max(passes) <= 100e-6
     assert 5e-6 <= min(steps + wakes) < 6e-6 < 49e-6 < max(steps + wakes) <= 50e-6
+
+
+@pytest.mark.parametrize(
+    ("other_s", "until_s", "advances"),
+    [
+        (5.0, 9.0, True),
+        (3.0, 9.0, False),  # which of the two is first has to be drawn
+        (2.0, 9.0, False),
+        (5.0, 2.5, False),
+    ],
+)
+def test_an_action_goes_on_to_a_time_if_nothing_happens_until_then(
+    other_s: float, until_s: float, advances: bool
+) -> None:
+    timeline = Timeline(1)
+    seen: list[tuple[bool, float]] = []
+    timeline.at(1.0, lambda: seen.append((timeline.advance(3.0), timeline.now)))
+    timeline.at(other_s, lambda: None)
+    timeline.run(until_s)
+    assert seen == [(advances, 3.0 if advances else 1.0)]
+
+
+def test_an_action_that_has_stopped_the_run_does_not_go_on() -> None:
+    timeline = Timeline(1)
+    seen: list[bool] = []
+
+    def stop() -> None:
+        timeline.stop()
+        seen.append(timeline.advance(3.0))
+
+    timeline.at(1.0, stop)
+    timeline.run(9.0)
+    assert seen == [False]

@@ -256,7 +256,20 @@ class Process:
             self._planned = self.timeline.at(time, self._step)
 
     def _step(self) -> None:
-        """Takes the next task step, or begins a pass and takes its first one."""
+        """Takes task steps until something else happens in between."""
+        timeline = self.timeline
+        while (at := self._stepped()) < math.inf:
+            # What it has woken itself by is planned already.
+            if self._frozen or self._planned is not None or not timeline.advance(at):
+                self._plan(at)
+                return
+
+    def _stepped(self) -> float:
+        """Takes the next task step, or begins a pass and takes its first one.
+
+        Returns:
+            When the next one is due; infinite if it has ended or waits for others only.
+        """
         assert self._run is not None
         self._planned = None
         run = self._run
@@ -264,33 +277,30 @@ class Process:
             stop = run.step()
             self._before_task = stop is Stop.BEFORE_TASK
         if self._before_task:
-            if not self._may_step(run.task_name):
-                return
+            if self._at_step and not self._may_step():
+                return math.inf
+            self.steps += 1
+            self.trace.step(self.name, run.task_name)
             stop = run.step()
             self._before_task = stop is Stop.BEFORE_TASK
         if self._over:
-            return
-        now = self.timeline.now
+            return math.inf
         if stop is Stop.ENDED:
             self.error = run.error
             self.trace.event(self.name, "ended", error=type(run.error).__name__)
             self._end()
-        elif self._before_task:
-            self._plan(now + self._costs.task_step_s())
-        elif run.runnable:
-            self._plan(now + self._costs.pass_s())
-        else:
-            self._plan(self.machine.when(run.deadline))
+            return math.inf
+        if self._before_task:
+            return self.timeline.now + self._costs.task_step_s()
+        if run.runnable:
+            return self.timeline.now + self._costs.pass_s()
+        return self.machine.when(run.deadline)
 
-    def _may_step(self, task: str) -> bool:
+    def _may_step(self) -> bool:
         action = self._at_step.pop(self.steps + 1, None)
         if action is not None:
             action()
-            if self._over or self._frozen:
-                return False
-        self.steps += 1
-        self.trace.step(self.name, task)
-        return True
+        return not self._over and not self._frozen
 
 
 class Waiters:

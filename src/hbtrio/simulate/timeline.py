@@ -9,12 +9,14 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-#: What a step of a process costs, in seconds. If nothing took time, everything would happen at the
-#: same instant, and few of the possible orders would be seen.
-_PASS_S: Final = (10e-6, 100e-6)
-_TASK_STEP_S: Final = (5e-6, 50e-6)
-_WAKE_S: Final = (5e-6, 50e-6)
-
+#: What a step of a process costs at least, and by how much more, in seconds. If nothing took time,
+#: everything would happen at the same instant, and few of the possible orders would be seen.
+_PASS_S: Final = 10e-6
+_PASS_RANGE_S: Final = 90e-6
+_TASK_STEP_S: Final = 5e-6
+_TASK_STEP_RANGE_S: Final = 45e-6
+_WAKE_S: Final = 5e-6
+_WAKE_RANGE_S: Final = 45e-6
 
 #: How many entries are kept at least before the cancelled ones are removed.
 _MANY: Final = 1000
@@ -52,6 +54,8 @@ class Timeline:
         self._numbers = itertools.count()
         self._rank = self.random("order").random
         self._stopped = False
+        #: Until when :meth:`run` runs.
+        self._until = 0.0
         #: How many entries there may be before the cancelled ones are removed.
         self._most = _MANY
 
@@ -98,6 +102,25 @@ class Timeline:
         """Plans an action ``delay_s`` seconds from now; see :meth:`at`."""
         return self.at(self.now + delay_s, action)
 
+    def advance(self, time: float) -> bool:
+        """Moves the clock on within an action, if nothing else happens until then.
+
+        As if the rest of the action were planned by :meth:`at`, at a fraction of the cost.
+
+        Args:
+            time: in seconds since the start of the simulation, not before now.
+
+        Returns:
+            False if the action has to plan its rest instead: something else comes first, or at the
+            same time, or :meth:`run` ends before.
+        """
+        entries = self._entries
+        if time > self._until or self._stopped or (entries and entries[0][0] <= time):
+            return False
+        self.now = time
+        self.done += 1
+        return True
+
     def stop(self) -> None:
         """Makes :meth:`run` return after the current action."""
         self._stopped = True
@@ -112,6 +135,7 @@ class Timeline:
         :meth:`stop` the clock stays at the time of the last action.
         """
         self._stopped = False
+        self._until = until
         entries = self._entries
         while entries and entries[0][0] <= until and not self._stopped:
             entry = heapq.heappop(entries)[3]
@@ -137,16 +161,12 @@ class Costs:
 
     def pass_s(self) -> float:
         """Of a pass of the loop, 10 to 100 microseconds."""
-        return _between(_PASS_S, self._draw())
+        return _PASS_S + _PASS_RANGE_S * self._draw()
 
     def task_step_s(self) -> float:
         """Of a task step, 5 to 50 microseconds."""
-        return _between(_TASK_STEP_S, self._draw())
+        return _TASK_STEP_S + _TASK_STEP_RANGE_S * self._draw()
 
     def wake_s(self) -> float:
         """From an event of the kernel to the pass that handles it, 5 to 50 microseconds."""
-        return _between(_WAKE_S, self._draw())
-
-
-def _between(bounds: tuple[float, float], share: float) -> float:
-    return bounds[0] + (bounds[1] - bounds[0]) * share
+        return _WAKE_S + _WAKE_RANGE_S * self._draw()

@@ -39,6 +39,7 @@ class Trace:
         self._clock = clock
         self._file = file
         self._lines: list[str] = []
+        self._most_lines = _LINES if file is None else 1
         self._hash = hashlib.blake2b(digest_size=16)
 
     @property
@@ -67,7 +68,11 @@ class Trace:
         if task.endswith(">"):
             # Named after an object: its address is another one in each run.
             task = task.partition(" at 0x")[0]
-        self._add(f"{self._clock.now!r} {process} step {task}")
+        # Not by _add(): there are so many of them that the call would count.
+        lines = self._lines
+        lines.append(f"{self._clock.now!r} {process} step {task}")
+        if len(lines) >= self._most_lines:
+            self._flush()
 
     def sent(self, sender: str, data: bytes) -> None:
         """Records bytes that ``sender`` puts into a stream."""
@@ -75,7 +80,7 @@ class Trace:
 
     def _add(self, line: str) -> None:
         self._lines.append(line)
-        if len(self._lines) >= _LINES or self._file is not None:
+        if len(self._lines) >= self._most_lines:
             self._flush()
 
     def _flush(self) -> None:
