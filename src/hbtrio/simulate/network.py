@@ -237,7 +237,9 @@ class NetworkListener(trio.abc.Listener[SimulatedStream]):
         Raises:
             trio.ClosedResourceError: the listener is closed.
         """
-        await trio.lowlevel.checkpoint()
+        # As of a socket, one task step: to wait, or for others' sake.
+        if self.backlog or self._closed:
+            await trio.lowlevel.checkpoint()
         while not self.backlog and not self._closed:
             await self._waiters.wait()
         if self._closed:

@@ -57,9 +57,10 @@ class PortHandle:
 
     async def receive(self) -> bytes:
         """Receives at most 4096 bytes; b"" if the host is not connected now."""
+        if self._port.ring or not self._port.host_known:
+            await trio.lowlevel.checkpoint()
         while not self._port.ring and self._port.host_known:
             await self._waiters.wait()
-        await trio.lowlevel.checkpoint()
         data = bytes(self._port.ring[:READ_BYTES])
         del self._port.ring[:READ_BYTES]
         if data:

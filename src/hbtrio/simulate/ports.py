@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import trio
 
@@ -26,26 +25,35 @@ class SimulatedPort:
 
     def send_nowait(self, data: bytes) -> int:
         """See :class:`~hbtrio.nursery.port.Port`."""
-        with _faults():
+        try:
             return self._end.send(data)
+        except OSError as error:
+            raise ChannelFault(os_reason(error)) from error
 
     def receive_nowait(self) -> bytes | None:
         """See :class:`~hbtrio.nursery.port.Port`."""
-        with _faults():
+        try:
             return self._end.receive(READ_BYTES)
+        except OSError as error:
+            raise ChannelFault(os_reason(error)) from error
 
     async def wait_readable(self) -> None:
         """See :class:`~hbtrio.nursery.port.Port`."""
         self._check()
-        await self._end.wait_readable()
-        await trio.lowlevel.checkpoint()
+        # As below epoll, one task step.
+        if self._end.readable:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._end.wait_readable()
         self._check()
 
     async def wait_writable(self) -> None:
         """See :class:`~hbtrio.nursery.port.Port`."""
         self._check()
-        await self._end.wait_writable()
-        await trio.lowlevel.checkpoint()
+        if self._end.writable:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._end.wait_writable()
         self._check()
 
     def close(self) -> None:
@@ -75,11 +83,3 @@ class SimulatedDialer:
         if port is None:
             raise ChannelFault("no such file or directory")
         return SimulatedPort(port.connect(self._process))
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ChannelFault(os_reason(error)) from error

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import trio
 
 from hbtrio.net.connections import ConnectionEnds, InProcessStream
@@ -25,7 +22,8 @@ class SimulatedStream(InProcessStream):
     def __init__(self, end: End, ends: ConnectionEnds) -> None:
         self._end = end
         self._ends = ends
-        self._busy: set[str] = set()
+        self._sending = _Turn("sending")
+        self._receiving = _Turn("receiving")
 
     @property
     def ends(self) -> ConnectionEnds:
@@ -45,29 +43,30 @@ class SimulatedStream(InProcessStream):
             trio.BusyResourceError: another task is sending.
         """
         rest = bytes(data)
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
             while True:
-                with self._errors():
+                self._check_open()
+                try:
                     rest = rest[self._end.send(rest) :]
+                except OSError as error:
+                    raise trio.BrokenResourceError(str(error)) from error
                 if not rest:
                     return
                 await self._end.wait_writable()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Waits until there is room for a byte; raises as :meth:`send_all`."""
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
             await self._end.wait_writable()
-            if self._end.closed:
-                raise trio.ClosedResourceError("the stream was closed")
+            self._check_open()
 
     async def send_eof(self) -> None:
         """Ends the stream to the peer; raises as :meth:`send_all`."""
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
-            if self._end.closed:
-                raise trio.ClosedResourceError("the stream was closed")
+            self._check_open()
             self._end.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -78,11 +77,16 @@ class SimulatedStream(InProcessStream):
             trio.ClosedResourceError: the stream was closed, also meanwhile.
             trio.BusyResourceError: another task is receiving.
         """
-        with self._alone("receiving"):
-            await trio.lowlevel.checkpoint()
+        with self._receiving:
+            # As of a socket, one task step: to wait, or for others' sake.
+            if self._end.readable:
+                await trio.lowlevel.checkpoint()
             while True:
-                with self._errors():
+                self._check_open()
+                try:
                     data = self._end.receive(max_bytes or _READ_BYTES)
+                except OSError as error:
+                    raise trio.BrokenResourceError(str(error)) from error
                 if data is not None:
                     return data
                 await self._end.wait_readable()
@@ -96,21 +100,26 @@ class SimulatedStream(InProcessStream):
         self._end.close()
         await trio.lowlevel.checkpoint()
 
-    @contextmanager
-    def _alone(self, doing: str) -> Iterator[None]:
-        if doing in self._busy:
-            raise trio.BusyResourceError(f"another task is {doing}")
-        self._busy.add(doing)
-        try:
-            yield
-        finally:
-            self._busy.remove(doing)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _check_open(self) -> None:
         if self._end.closed:
             raise trio.ClosedResourceError("the stream was closed")
-        try:
-            yield
-        except OSError as error:
-            raise trio.BrokenResourceError(str(error)) from error
+
+
+class _Turn:
+    """What one task at a time does; entered as a context.
+
+    Args:
+        doing: says it in the error of another task.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._busy = False
+
+    def __enter__(self) -> None:
+        if self._busy:
+            raise trio.BusyResourceError(f"another task is {self._doing}")
+        self._busy = True
+
+    def __exit__(self, *_: object) -> None:
+        self._busy = False

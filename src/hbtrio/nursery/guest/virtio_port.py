@@ -80,15 +80,18 @@ class VirtioPort:
         Raises:
             DeviceFault: the port was unplugged.
         """
+        has_waited = False
         while True:
             try:
                 data = os.read(self._fd, READ_BYTES)
             except BlockingIOError:
                 await _edge(self._reading)
+                has_waited = True
             except OSError as error:
                 raise DeviceFault(os_reason(error)) from error
             else:
-                await trio.lowlevel.checkpoint()
+                if not has_waited:
+                    await trio.lowlevel.checkpoint()
                 return data
 
     async def send(self, data: bytes) -> None:
