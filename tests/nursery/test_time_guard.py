@@ -256,3 +256,22 @@ async def test_the_further_time_is_bounded_too(autojump_clock: MockClock) -> Non
 async def test_a_deadline_that_was_past_at_the_call_was_not_noticed_late() -> None:
     await trio.sleep(5)
     assert await believed_at(2.0, OnTimeGuard(math.inf)) == 5.0
+
+
+@pytest.mark.parametrize("in_vain", [False, True])
+async def test_nothing_is_read_if_nothing_is_left_to_decide(in_vain: bool) -> None:
+    guard = OnTimeGuard(math.inf)
+    looks: list[float] = []
+    asked: list[float] = []
+
+    def source() -> bool:
+        looks.append(trio.current_time())
+        return False
+
+    def unless() -> bool:
+        asked.append(trio.current_time())
+        return in_vain
+
+    await sleep_until_on_time(8.0, guard, at_most_s=AT_MOST_S, sources=[source], unless=unless)
+    assert asked == [8.0]
+    assert bool(looks) is not in_vain

@@ -16,6 +16,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -54,8 +55,8 @@ _TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
 In = TypeVar("In")
 
 #: Sleeps until a time on trio's clock has passed and what had arrived by then is read; the second
-#: argument returns whether something is still being handled.
-Sleep = Callable[[float, Callable[[], bool]], Awaitable[None]]
+#: argument returns whether something is still being handled, the third whether reading is in vain.
+Sleep = Callable[[float, Callable[[], bool], Callable[[], bool]], Awaitable[None]]
 
 
 class SessionEnded(Exception):
@@ -113,9 +114,14 @@ class LinkSession(Generic[In]):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise SessionEnded("the link is closed") from None
 
-    async def sleep(self, deadline: float) -> None:
-        """Sleeps until a deadline has passed and what the peer had sent by then is handled."""
-        await self._sleep(deadline, lambda: self.reading)
+    async def sleep(self, deadline: float, unless: Callable[[], bool] = lambda: False) -> None:
+        """Sleeps until a deadline has passed and what the peer had sent by then is handled.
+
+        Args:
+            deadline: on trio's clock.
+            unless: asked once it has passed: whether nothing is left to decide.
+        """
+        await self._sleep(deadline, lambda: self.reading, unless)
 
     async def run(self, handle: Callable[[In], Awaitable[None]]) -> str:
         """Runs the session until it ends; returns the reason.
@@ -229,13 +235,16 @@ class LinkSession(Generic[In]):
                     except SessionEnded:
                         await trio.sleep_forever()  # a goodbye was sent
             number += 1
-            await self.sleep(due)
-            if self._heard != heard:
+            await self.sleep(due, unless=partial(self._has_heard_since, heard))
+            if self._has_heard_since(heard):
                 silent = 0
             elif not self.reading:  # else this end was not listening
                 silent += 1
                 if silent == _SILENT_PINGS:
                     return f"nothing heard for {SILENT_S:g} s"
+
+    def _has_heard_since(self, reads: int) -> bool:
+        return self._heard != reads
 
 
 def _cause(error: BaseException) -> str:

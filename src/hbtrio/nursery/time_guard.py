@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import trio
 
@@ -41,6 +41,10 @@ def never_resting() -> bool:
     return False
 
 
+def _never() -> bool:
+    return False
+
+
 async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = never_resting) -> NoReturn:
     """Ticks ``guard`` until cancelled. Every daemon runs it once.
 
@@ -63,6 +67,7 @@ async def sleep_until_on_time(
     at_most_s: float,
     allows_s: float = math.inf,
     sources: Iterable[Source] = (),
+    unless: Callable[[], bool] = _never,
 ) -> None:
     """Sleeps until ``deadline`` has passed, this process is on time, and what has arrived is read.
 
@@ -82,9 +87,13 @@ async def sleep_until_on_time(
         allows_s: how long after ``deadline`` the decision may be postponed, in seconds, for one
             that others wait for; a process that wakes up later only reads.
         sources: read the answers that this deadline decides about; iterated again for each reading.
+        unless: asked once the deadline has passed: whether nothing is left to decide, so that
+            nothing has to be read. Reading takes eight passes of the loop.
     """
     due = max(deadline, trio.current_time())
     await trio.sleep_until(deadline)
+    if unless():
+        return
     woken = trio.current_time()
     # Not counted from the deadline: a freeze longer than at_most_s would use it all up.
     reads_until = woken + min(TAKE_IN_S, at_most_s)
@@ -100,11 +109,22 @@ async def sleep_until_on_time(
         await take_in(sources)
 
 
-def sleep_on_time(guard: OnTimeGuard) -> Callable[[float, Source], Awaitable[None]]:
+class Sleep(Protocol):
+    """What :func:`sleep_on_time` returns; the arguments are :func:`sleep_until_on_time`'s."""
+
+    def __call__(
+        self, deadline: float, source: Source, unless: Callable[[], bool] = ...
+    ) -> Awaitable[None]:
+        """Sleeps until ``deadline`` and reads ``source``."""
+
+
+def sleep_on_time(guard: OnTimeGuard) -> Sleep:
     """Returns :func:`sleep_until_on_time` for one source, postponed by ``CALM_S`` at most."""
 
-    async def sleep(deadline: float, source: Source) -> None:
-        await sleep_until_on_time(deadline, guard, at_most_s=CALM_S, sources=[source])
+    async def sleep(deadline: float, source: Source, unless: Callable[[], bool] = _never) -> None:
+        await sleep_until_on_time(
+            deadline, guard, at_most_s=CALM_S, sources=[source], unless=unless
+        )
 
     return sleep
 

@@ -66,7 +66,11 @@ class SessionDriver:
                 if state is SessionState.ENABLED:
                     # A late guest only reads: the session waits for its whole time again.
                     await sleep_until_on_time(
-                        self._wakes_at, self._guard, at_most_s=TAKE_IN_S, sources=[self._take_in]
+                        self._wakes_at,
+                        self._guard,
+                        at_most_s=TAKE_IN_S,
+                        sources=[self._take_in],
+                        unless=self._is_later,
                     )
                 else:  # it is time to send an init
                     await trio.sleep_until(self._wakes_at)
@@ -101,6 +105,10 @@ class SessionDriver:
         """Sends the farewell to the host; ends the session."""
         self.stopped = True
         self._apply(self.session.shutdown(trio.current_time()))
+
+    def _is_later(self) -> bool:
+        """Returns whether the session's deadline has been put off, as by each challenge."""
+        return self.session.deadline > trio.current_time()
 
     def _take_in(self) -> bool:
         """Returns whether messages came since the deadline or the last call: more may wait."""
