@@ -115,5 +115,6 @@ class Pacer:
                     if paced.slot == slot:
                         paced.slot = None
                         self.schedule(paced, max(paced.on_time(now), next_slot_at))
-            # Let the readers run once before the slots that came due meanwhile.
-            await trio.lowlevel.checkpoint()
+            if self._order and self._order[0] * SLOT_S <= trio.current_time():
+                # Let the readers run once before the slots that came due meanwhile.
+                await trio.lowlevel.checkpoint()
