@@ -62,3 +62,14 @@ def test_a_stop_of_the_process_is_no_overload() -> None:
 def test_a_second_alarm_is_counted() -> None:
     seen = changes(lambda now: now % 40 < 15, 75)
     assert [change for _, change in seen] == [SHEDS, ALARM, OVER, SHEDS, ALARM, OVER]
+
+
+def test_calm_is_when_no_lateness_is_left() -> None:
+    overload = Overload(0.0)
+    assert overload.calm
+    overload.observe(1.0, late=True)
+    assert not overload.calm
+    overload.observe(1.5, late=False)
+    assert not overload.calm
+    overload.observe(2.0, late=False)
+    assert overload.calm

@@ -46,6 +46,11 @@ class Overload:
         self._lateness_s = 0.0
         self._observed = now
 
+    @property
+    def calm(self) -> bool:
+        """Whether no lateness is left."""
+        return self._lateness_s == 0.0
+
     def observe(self, now: float, *, late: bool) -> OverloadChange | None:
         """Records whether the daemon is late; call it at least every second or two.
 

@@ -20,8 +20,10 @@ from hbtrio.policy.time_guard import OnTimeGuard
 
 _log = logging.getLogger("hbtrio.host")
 
-#: Seconds between two looks at the on-time guard.
+#: Seconds between two looks at the on-time guard, and while there has been no lateness: a look that
+#: finds the process late counts the time since the last one.
 _LOOK_S: Final = 0.5
+_CALM_LOOK_S: Final = 2.0
 
 #: Seconds between two full status replies while work is shed: each costs 20 us for each instance.
 STATUS_S: Final = 10.0
@@ -80,7 +82,7 @@ class OverloadWatch:
     async def run(self) -> NoReturn:
         """Watches until cancelled."""
         while True:
-            await trio.sleep(_LOOK_S)
+            await trio.sleep(_CALM_LOOK_S if self._overload.calm else _LOOK_S)
             now = trio.current_time()
             change = self._overload.observe(now, late=self._guard.is_late(now))
             if change is not None:
