@@ -154,3 +154,9 @@ def test_what_is_left_fails_and_each_of_its_faults_is_needed(
                 shorter = attrs.evolve(fault, for_s=for_s)
                 changed = (*faults[:place], shorter, *faults[place + 1 :])
                 assert runs.fails(attrs.evolve(found.schedule, faults=changed)) is None
+
+
+def test_no_fault_is_made_shorter_than_one_that_is_drawn() -> None:
+    cut = Fault(at_s=30.0, kind=Kind.CUT_POWER_OF_AGENT, who=0, for_s=30.0)
+    found = shrunk([cut], Runs({0}).fails)
+    assert found.schedule.faults[0].for_s == 30.0

@@ -125,6 +125,8 @@ class Span:
 STOP: Final = Span((0.02, 0.3, 3.0, 15.0))
 #: How long something is down before it is started again or comes back.
 DOWN: Final = Span((0.1, 3.0, 15.0))
+#: How long a machine needs after a power cut: not less than the store counts upon (``REBOOT_S``).
+REBOOT: Final = Span((20.0, 25.0, 40.0))
 #: A disturbance of a peer or a device that lasts over several beats.
 LONG: Final = Span((0.3, 5.0, 30.0))
 #: How long before the end of a window a stop ends that is aimed at it: the last 250 ms.
@@ -189,10 +191,10 @@ KIND_RULES: Final[dict[Kind, KindRule]] = {
     Kind.RESTART_HOST: KindRule(_H, "the daemon of {who} is ended in order (SIGTERM)", DOWN),
     Kind.RESTART_AGENT: KindRule(_A, "the daemon of {who} is ended in order (SIGTERM)", DOWN),
     Kind.CUT_POWER_OF_HOST: KindRule(
-        _H, "{who} loses its power, with what was not synced to its disk", DOWN
+        _H, "{who} loses its power, with what was not synced to its disk", REBOOT
     ),
     Kind.CUT_POWER_OF_AGENT: KindRule(
-        _A, "the machine of {who} loses its power, with what was not synced to its disk", DOWN
+        _A, "the machine of {who} loses its power, with what was not synced to its disk", REBOOT
     ),
     Kind.STALL_VM: KindRule(_G, "{who} does not run, and its clocks stand still with it"),
     Kind.PAUSE_VM: KindRule(_G, "{who} is paused in libvirt by somebody who tells nobody", LONG),

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from hbtrio.simulate.fault_kinds import KIND_RULES
 from hbtrio.simulate.schedule import Fault, Schedule
 
 #: Durations that are tried in place of a fault's own, in seconds, the shortest first.
@@ -150,8 +151,9 @@ class _Search:
     def _shorter(self, number: int) -> Iterator[tuple[Fault, ...]]:
         faults = self.schedule.faults
         fault = faults[number]
+        lasts = KIND_RULES[fault.kind].lasts
         for for_s in SHORTER_S:
-            if fault.for_s is not None and for_s < fault.for_s:
+            if fault.for_s is not None and lasts and lasts.low <= for_s < fault.for_s:
                 shorter = attrs.evolve(fault, for_s=for_s)
                 yield (*faults[:number], shorter, *faults[number + 1 :])
 
