@@ -13,18 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.guest_session import (
-    SESSION_TABLE,
     AbortAction,
     AnswerChallenge,
     Effect,
     GuestSession,
     SendToHost,
-    SessionEvent,
     SessionSettings,
-    SessionState,
     SessionStateChanged,
     StartAction,
+    TakeTime,
+    TimeRefused,
 )
+from hbtrio.fsm.guest_session_table import SESSION_TABLE, SessionEvent, SessionState
+from hbtrio.policy.more_time import OFF
 from hbtrio.wire.channel_codec import decode
 from hbtrio.wire.channel_messages import (
     ActionNotify,
@@ -32,10 +33,12 @@ from hbtrio.wire.channel_messages import (
     Challenge,
     ChallengeResponse,
     Exit,
+    Extension,
     Init,
     InitAck,
     Message,
     Nack,
+    TimeGranted,
 )
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
@@ -274,6 +277,20 @@ def test_what_a_host_never_sends_and_a_nack_change_nothing(
     before = session.deadline
     assert session.received(message, 30.0) == []
     assert (session.state, session.deadline) == (state, before)
+
+
+def test_a_host_that_offers_more_time_is_asked_until_it_refuses_the_message() -> None:
+    session = in_state(SessionState.ENABLED)
+    notify = ActionNotify(7, Event.STOP, NotificationType.REVOCABLE, 9000)
+    assert session.received(notify, 30.0) == [StartAction(notify)]
+    acknowledged = session._init_ids[-1]
+    session.received(InitAck(acknowledged, Extension.MORE_TIME), 30.0)
+    assert session.received(notify, 30.0) == [StartAction(notify, more_time=True)]
+    granted = TimeGranted(7, 1, 30, "")
+    assert session.received(granted, 30.0) == [TakeTime(granted)]
+    refused = Nack(7, "unknown msg_type more_time")
+    assert session.received(refused, 30.0) == [TimeRefused(OFF)]
+    assert session.received(notify, 30.0) == [StartAction(notify)]
 
 
 # -- the challenge timeout ------------------------------------------------------------------------

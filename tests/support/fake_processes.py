@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from hbtrio.system.runner import ProcessNotStarted, ProcessResult
+from hbtrio.system.side_pipe import SidePipe
 
 
 @attrs.frozen
@@ -23,6 +24,8 @@ class FakeRun:
     signal: int | None = None
     #: Why it cannot be started.
     fault: str | None = None
+    #: What it writes to its side pipe, and when.
+    aside: tuple[tuple[float, bytes], ...] = ()
     #: How long it takes to die when it is cancelled.
     dies_in_s: float = 0.0
 
@@ -63,6 +66,7 @@ class FakeProcesses:
         max_output: int = 4096,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        side: SidePipe | None = None,
     ) -> ProcessResult:
         await trio.lowlevel.checkpoint()
         run = self._runs(argv) if callable(self._runs) else self._runs.get(argv[0])
@@ -72,7 +76,12 @@ class FakeProcesses:
             raise ProcessNotStarted(argv[0], run.fault)
         self.started.append(self._now(argv))
         try:
-            await trio.sleep(run.delay_s)
+            began = trio.current_time()
+            for at, data in run.aside:
+                await trio.sleep_until(began + at)
+                if side is not None:
+                    side.on_data(data)
+            await trio.sleep_until(began + run.delay_s)
         except trio.Cancelled:
             self.cancelled.append(self._now(argv))
             with trio.CancelScope(shield=True):

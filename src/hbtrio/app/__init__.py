@@ -19,6 +19,7 @@ without an event loop. docs/python-applications.md is the guide.
 
 from hbtrio.app.application import Application
 from hbtrio.app.inhibition import Inhibition
+from hbtrio.app.more_time import NoMoreTime
 from hbtrio.app.registration import Refused
 from hbtrio.app.requests import Notice, Vote
 from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
@@ -33,6 +34,7 @@ __all__ = [
     "Event",
     "Healthy",
     "Inhibition",
+    "NoMoreTime",
     "Notice",
     "Refused",
     "Reject",

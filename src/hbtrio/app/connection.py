@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import Final
 
 import anyio
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from hbtrio.app.handler_set import Handlers
 from hbtrio.app.handlers import SILENT, Handler, NoAnswer
+from hbtrio.app.more_time import WindowTime
 from hbtrio.app.registration import Registration
 from hbtrio.app.requests import Notice, Vote
 from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
@@ -28,6 +30,8 @@ from hbtrio.wire.app_messages import (
     AppChallengeResponse,
     AppInitAck,
     AppMessage,
+    AppMoreTime,
+    AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResult
@@ -78,6 +82,9 @@ class GuestConnection:
         self._unanswered: int | None = None
         #: The scope of the running vote or notice handler.
         self._handling = anyio.CancelScope()
+        #: The time of the last vote or notice that a handler was called for, and its id.
+        self._time: WindowTime | None = None
+        self._time_of: int | None = None
 
     async def register(self) -> bool | None:
         """Sends the registration and waits up to ``ACK_S`` for the response.
@@ -161,6 +168,9 @@ class GuestConnection:
                 await self._ask(message, Vote, self._handlers.vote, tasks)
             case AppActionNotify(notification_type=NotificationType.IRREVOCABLE):
                 await self._ask(message, Notice, self._handlers.notice, tasks)
+            case AppTimeGranted(invocation_id=asked) if asked == self._time_of:
+                assert self._time is not None
+                self._time.granted(message.request, message.seconds, message.log_msg)
             case _:
                 _log.debug("%s: ignored: %r", self._registration.name, message)
 
@@ -170,7 +180,7 @@ class GuestConnection:
         every_s = self._registration.health_interval_s
         due = anyio.current_time()
         while True:
-            self._health = await handler.answer(deadline=due + every_s)
+            self._health = await handler.answer(scope=anyio.CancelScope(deadline=due + every_s))
             # Answer a challenge that waited for the health: the guest sends no other until then.
             await self._answer_challenge()
             due = max(due + every_s, anyio.current_time())
@@ -208,8 +218,10 @@ class GuestConnection:
             return
         self._handling = anyio.CancelScope()
         window_s = self._registration.window_s(notify.event_type, notify.notification_type)
-        request = kind.opened(notify.event_type, window_s)
-        tasks.start_soon(self._handle, notify, request, handler, self._handling)
+        self._time = WindowTime(window_s, partial(self._ask_time, notify.invocation_id))
+        self._time_of = notify.invocation_id
+        request = kind(notify.event_type, self._time)
+        tasks.start_soon(self._handle, notify, request, handler, self._handling, self._time)
 
     async def _handle(
         self,
@@ -217,16 +229,23 @@ class GuestConnection:
         request: Vote | Notice,
         handler: Handler[Accept | Reject] | Handler[None],
         scope: anyio.CancelScope,
+        time: WindowTime,
     ) -> None:
         answer: Accept | Reject | NoAnswer | None = SILENT
-        with scope:
-            answer = await handler.answer(request, deadline=request.deadline)
+        try:
+            with scope:
+                answer = await handler.answer(request, scope=time.scope)
+        finally:
+            time.end()
         if scope.cancel_called:
             _log.info(
                 "%s: %s: superseded by the next request", self._registration.name, notify.event_type
             )
         elif not isinstance(answer, NoAnswer):
             await self._answer(notify, answer)
+
+    async def _ask_time(self, invocation_id: int, number: int, seconds: int) -> None:
+        await self._send(AppMoreTime(invocation_id, number, seconds))
 
     async def _answer(self, notify: AppActionNotify, answer: Accept | Reject | None) -> None:
         match answer:

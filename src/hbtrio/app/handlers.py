@@ -88,18 +88,18 @@ class Handler(Generic[_Answer]):
             getattr(function, "__call__", None)  # noqa: B004
         )
 
-    async def answer(self, *arguments: object, deadline: float) -> _Answer | NoAnswer:
+    async def answer(self, *arguments: object, scope: anyio.CancelScope) -> _Answer | NoAnswer:
         """Calls the handler and returns its result, or :data:`SILENT` if it failed.
 
         Args:
             arguments: the handler's arguments.
-            deadline: when to cancel the handler, on the clock of :func:`anyio.current_time`.
+            scope: cancels the handler at its deadline, which may be put off meanwhile.
 
         Cancellation cancels the handler. A thread goes on, but its result is dropped.
         """
         about = " ".join([self._what, *(str(getattr(a, "event", "")) for a in arguments)])
         try:
-            with anyio.CancelScope(deadline=deadline) as scope:
+            with scope:
                 result = await self._call(*arguments)
         except _FailedInThread as failure:
             return self._silent(f"{about}: the handler failed", failure.__cause__)
@@ -113,7 +113,7 @@ class Handler(Generic[_Answer]):
         except BaseExceptionGroup as group:
             return self._silent(f"{about}: the handler failed", _faults_alone(group))
         # Compare the clock too: code that blocked the event loop was not cancelled.
-        if scope.cancel_called or anyio.current_time() >= deadline:
+        if scope.cancel_called or anyio.current_time() >= scope.deadline:
             return self._silent(f"{about}: the handler did not finish in time")
         if not isinstance(result, self._returns):
             wanted = " or ".join(

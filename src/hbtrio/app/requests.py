@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from typing import Self
-
-import anyio
 import attrs
 
+from hbtrio.app.more_time import WindowTime
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect
 
 
@@ -16,19 +13,20 @@ class _Request:
     #: The event that is about to happen to the VM, or has happened: ``Event.STOP`` equals
     #: ``"stop"``. ``Event.UNKNOWN`` stands for an event that this version doesn't know.
     event: Event
-    #: The length of the window, in seconds.
-    window_s: float
-    #: When the window closes, on the clock of :func:`anyio.current_time`. The handler is then
-    #: cancelled, and a later result is not sent.
-    deadline: float
-    # The deadline on time.monotonic(), which every thread can read.
-    _ends_at: float = attrs.field(repr=False, eq=False)
+    _time: WindowTime = attrs.field(repr=False, eq=False)
 
-    @classmethod
-    def opened(cls, event: Event, window_s: float) -> Self:
-        """Creates a request whose window opens now."""
-        now = anyio.current_time()
-        return cls(event, window_s, now + window_s, time.monotonic() + window_s)
+    @property
+    def window_s(self) -> float:
+        """The length of the window, in seconds, with the time that :meth:`extend` was granted."""
+        return self._time.window_s
+
+    @property
+    def deadline(self) -> float:
+        """When the window closes, on the clock of :func:`anyio.current_time`.
+
+        The handler is then cancelled, and a later result is not sent.
+        """
+        return self._time.deadline
 
     @property
     def remaining_s(self) -> float:
@@ -36,11 +34,37 @@ class _Request:
 
         A response takes a moment to arrive, so don't use up all of this time.
         """
-        try:
-            remaining_s = self.deadline - anyio.current_time()
-        except RuntimeError:  # a thread without an event loop
-            remaining_s = self._ends_at - time.monotonic()
-        return max(0.0, remaining_s)
+        return self._time.remaining_s
+
+    async def extend(self, seconds: int) -> int:
+        """Asks the host for more time, before the window ends; :attr:`deadline` moves with it.
+
+        The host limits the time that a window gets in all (``[windows.max_extension_s]`` of its
+        host.toml), by default to none. Cancelled, it waits no longer; what is granted counts.
+
+        Args:
+            seconds: whole seconds, 1 to 86400, added to the present deadline.
+
+        Returns:
+            How many seconds were granted: 1 or more, at most ``seconds``.
+
+        Raises:
+            NoMoreTime: none were granted, with the reason: the host gives none, the VIM asks, the
+                limit is reached, the vote or notice is over, or the guest daemon did not answer
+                within 5 s, as one that is too old to know of this.
+            TypeError: ``seconds`` is not a whole number.
+            ValueError: ``seconds`` is out of range.
+        """
+        return await self._time.extend(seconds)
+
+    def extend_sync(self, seconds: int) -> int:
+        """Does what :meth:`extend` does in a handler that runs in a thread; blocks meanwhile.
+
+        Raises:
+            RuntimeError: this is the thread of the event loop, or that has ended.
+            NoMoreTime, TypeError, ValueError: as :meth:`extend`.
+        """
+        return self._time.extend_sync(seconds)
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ from typing import Final
 from hbtrio.fsm.application_effects import (
     Answered,
     ApplicationStateChanged,
+    AsksForTime,
     Effect,
     Ignored,
     InhibitionChanged,
@@ -33,6 +34,7 @@ from hbtrio.fsm.application_effects import (
 from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.inhibition import Inhibition
 from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.more_time import NOT_OPEN
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_codec import MAX_APP_LOG_BYTES, MAX_APP_NAME_BYTES
 from hbtrio.wire.app_messages import (
@@ -44,6 +46,8 @@ from hbtrio.wire.app_messages import (
     AppInit,
     AppInitAck,
     AppMessage,
+    AppMoreTime,
+    AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import plain_text
@@ -124,6 +128,10 @@ class ApplicationSession:
                 return [Answered(message.vote_result, reason)]
             case AppInhibit():
                 return self._inhibit(message, now)
+            case AppMoreTime(invocation_id=asked) if asked == self._asked_id:
+                return [AsksForTime(message)]
+            case AppMoreTime(invocation_id=asked, request=number):
+                return [SendToApplication(AppTimeGranted(asked, number, 0, NOT_OPEN))]
             case AppActionResponse():
                 return [Ignored("an answer to no vote or notice that is open")]
             case _:

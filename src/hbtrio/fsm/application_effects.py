@@ -6,7 +6,7 @@ import attrs
 
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.policy.profile import Profile
-from hbtrio.wire.app_messages import AppMessage
+from hbtrio.wire.app_messages import AppMessage, AppMoreTime
 from hbtrio.wire.vocabulary import VoteResult
 
 
@@ -28,6 +28,13 @@ class Answered:
 @attrs.frozen
 class Withdrew:
     """Stop waiting for the application's response: it no longer counts in that round."""
+
+
+@attrs.frozen
+class AsksForTime:
+    """Pass on the application's request for more time in the open vote or notice."""
+
+    request: AppMoreTime
 
 
 @attrs.frozen
@@ -72,6 +79,7 @@ Effect = (
     SendToApplication
     | Answered
     | Withdrew
+    | AsksForTime
     | Ignored
     | ApplicationStateChanged
     | StillIll

@@ -22,7 +22,7 @@ from hbtrio.fsm.correction import CORRECTION_TABLE
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
 from hbtrio.fsm.drain_table import DRAIN_TABLE
 from hbtrio.fsm.fleet_round import FLEET_ROUND_TABLE
-from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
+from hbtrio.fsm.guest_session_table import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.fsm.heartbeat.presence import PRESENCE_TABLE
 from hbtrio.fsm.heartbeat.table import (
     ANSWER_DECISION,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Final
 
 import attrs
 
-from hbtrio.fsm.table import Table
+from hbtrio.fsm.guest_session_table import SESSION_TABLE, SessionEvent, SessionState
+from hbtrio.policy.more_time import OFF
 from hbtrio.wire.channel_messages import (
     ActionNotify,
     ActionResponse,
@@ -24,7 +24,9 @@ from hbtrio.wire.channel_messages import (
     Init,
     InitAck,
     Message,
+    MoreTime,
     Nack,
+    TimeGranted,
     VoterState,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
@@ -34,86 +36,6 @@ RELEASE_S: Final = 1.0
 
 #: Added to each advertised window, for the response's way to the host.
 PROPAGATION_S: Final = 1
-
-
-class SessionState(StrEnum):
-    """The state of the session. The values appear in a log line that operators grep for."""
-
-    INITIAL = "initial"  # just started, or shut down: nothing is sent
-    ENABLING = "enabling"  # the channel is up; init is sent until the host acknowledges
-    ENABLED = "enabled"  # the host acknowledged init and sends challenges
-    DISABLED = "disabled"  # the channel is down
-
-
-class SessionEvent(StrEnum):
-    """The events of a session; the values are those of the deployed client's log."""
-
-    RELEASE = "release"
-    INIT_ACK = "init-ack"
-    INIT_RETRY = "init-retry"
-    CHALLENGE = "challenge"
-    CHALLENGE_TIMEOUT = "challenge-timeout"
-    ACTION = "action"
-    RELOAD = "reload"
-    CHANNEL_UP = "channel-up"
-    CHANNEL_DOWN = "channel-down"
-    SHUTDOWN = "shutdown"
-
-
-_S, _E = SessionState, SessionEvent
-
-SESSION_TABLE: Table[SessionState, SessionEvent] = Table(
-    "guest session",
-    _S.INITIAL,
-    {
-        _S.INITIAL: {
-            _E.RELEASE: _S.ENABLING,
-            _E.INIT_ACK: _S.INITIAL,
-            _E.CHALLENGE: _S.INITIAL,
-            _E.ACTION: _S.INITIAL,
-            _E.RELOAD: _S.INITIAL,
-            _E.CHANNEL_UP: _S.ENABLING,
-            _E.CHANNEL_DOWN: _S.DISABLED,
-            _E.SHUTDOWN: _S.INITIAL,
-        },
-        _S.ENABLING: {
-            _E.INIT_ACK: _S.ENABLED,
-            _E.INIT_RETRY: _S.ENABLING,
-            _E.CHALLENGE: _S.ENABLING,
-            _E.ACTION: _S.ENABLING,
-            _E.RELOAD: _S.ENABLING,
-            _E.CHANNEL_UP: _S.ENABLING,
-            _E.CHANNEL_DOWN: _S.DISABLED,
-            _E.SHUTDOWN: _S.INITIAL,
-        },
-        _S.ENABLED: {
-            _E.INIT_ACK: _S.ENABLED,
-            _E.CHALLENGE: _S.ENABLED,
-            _E.CHALLENGE_TIMEOUT: _S.ENABLING,
-            _E.ACTION: _S.ENABLED,
-            _E.RELOAD: _S.ENABLING,
-            _E.CHANNEL_UP: _S.ENABLING,
-            _E.CHANNEL_DOWN: _S.DISABLED,
-            _E.SHUTDOWN: _S.INITIAL,
-        },
-        _S.DISABLED: {
-            _E.INIT_ACK: _S.DISABLED,
-            _E.CHALLENGE: _S.DISABLED,
-            _E.ACTION: _S.DISABLED,
-            _E.RELOAD: _S.DISABLED,
-            _E.CHANNEL_UP: _S.ENABLING,
-            _E.CHANNEL_DOWN: _S.DISABLED,
-            _E.SHUTDOWN: _S.INITIAL,
-        },
-    },
-    {
-        _S.INITIAL: frozenset({_E.INIT_RETRY, _E.CHALLENGE_TIMEOUT}),
-        _S.ENABLING: frozenset({_E.RELEASE, _E.CHALLENGE_TIMEOUT}),
-        _S.ENABLED: frozenset({_E.RELEASE, _E.INIT_RETRY}),
-        _S.DISABLED: frozenset({_E.RELEASE, _E.INIT_RETRY, _E.CHALLENGE_TIMEOUT}),
-    },
-    SessionEvent,
-)
 
 
 @attrs.frozen
@@ -180,11 +102,26 @@ class ReportVoters:
 class StartAction:
     """Open the window of this vote or notice; it supersedes an open one.
 
-    ``named``: as for :class:`AnswerChallenge`.
+    ``named``: as for :class:`AnswerChallenge`; ``more_time``: whether the host grants more time.
     """
 
     notify: ActionNotify
     named: bool = False
+    more_time: bool = False
+
+
+@attrs.frozen
+class TakeTime:
+    """Lengthen the open window by what the host grants."""
+
+    granted: TimeGranted
+
+
+@attrs.frozen
+class TimeRefused:
+    """Tell voters that wait for more time that the host answers no such requests."""
+
+    reason: str
 
 
 @attrs.frozen
@@ -204,7 +141,14 @@ class SessionStateChanged:
 
 
 Effect = (
-    SendToHost | AnswerChallenge | ReportVoters | StartAction | AbortAction | SessionStateChanged
+    SendToHost
+    | AnswerChallenge
+    | ReportVoters
+    | StartAction
+    | TakeTime
+    | TimeRefused
+    | AbortAction
+    | SessionStateChanged
 )
 
 
@@ -257,10 +201,15 @@ class GuestSession:
                         effects.append(ReportVoters(self._reports_anew))
                         self._reports_anew = False
                 return effects
+            case TimeGranted():
+                return [TakeTime(message)]
+            # The VM has migrated to an older host of ours, which challenges before an init.
             case Nack(log_msg=text) if VoterState.TYPE in text:
-                # The VM has migrated to an older host of ours, which challenges before an init.
                 self._extensions &= ~Extension.VOTERS
                 return []
+            case Nack(log_msg=text) if MoreTime.TYPE in text:
+                self._extensions &= ~Extension.MORE_TIME
+                return [TimeRefused(OFF)]
             case _:
                 return []
 
@@ -313,7 +262,8 @@ class GuestSession:
 
     def _action(self, notify: ActionNotify) -> Effect:
         if self.state is SessionState.ENABLED:
-            return StartAction(notify, self._named)
+            more_time = bool(self._extensions & Extension.MORE_TIME)
+            return StartAction(notify, self._named, more_time)
         return SendToHost(
             ActionResponse(
                 invocation_id=notify.invocation_id,

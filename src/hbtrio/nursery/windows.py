@@ -30,6 +30,7 @@ import trio
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
 from hbtrio.nursery.time_guard import Source, sleep_until_on_time
+from hbtrio.policy.more_time import OFF, Grant
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import VoteResult, WindowKind
 
@@ -60,6 +61,10 @@ class Abstention:
 
     cause: str
 
+
+#: Asks for more time in a window: the voter, how many seconds, when its own time ends on trio's
+#: clock, and what is called with the grant, at once or later, unless the window closes first.
+AskTime = Callable[[str, int, float, Callable[[Grant], None]], None]
 
 T = TypeVar("T")
 
@@ -233,6 +238,8 @@ class BallotWindow(Window[Outcome]):
         self._announce = announce
         self._announced = False
         self._results: Counter[VoteResult] = Counter()
+        #: For handlers that need more time; whoever opens the window may set it.
+        self.ask_time: AskTime = _give_no_time
 
     async def hold(self, handlers: Mapping[str, Handler]) -> Outcome:
         """Opens the window, runs the handlers and returns the outcome once all have ended.
@@ -318,6 +325,10 @@ class BallotWindow(Window[Outcome]):
         # The bound of lines is one of a place, and three lines in one place had one together.
         prefix = "%s: " if self._subject else ""
         _log.info(f"{prefix}{text}", *self._subject, *args, stacklevel=2)
+
+
+def _give_no_time(_: str, __: int, ___: float, answer: Callable[[Grant], None]) -> None:
+    answer(Grant(0, OFF))
 
 
 async def stay_silent(_: BallotWindow) -> Answer | None:

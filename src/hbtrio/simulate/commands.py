@@ -12,6 +12,7 @@ from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Entry, Timeline
 from hbtrio.system.child import ProcessResult
 from hbtrio.system.runner import ProcessNotStarted
+from hbtrio.system.side_pipe import SidePipe
 
 
 @attrs.frozen
@@ -69,6 +70,7 @@ class SimulatedCommands:
         max_output: int = 4096,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        side: SidePipe | None = None,
     ) -> ProcessResult:
         """See :class:`~hbtrio.system.runner.ProcessRunner`."""
         await trio.lowlevel.checkpoint()

@@ -54,6 +54,7 @@ from hbtrio.simulate.vm_changes import Ending
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
 from hbtrio.system.runner import ProcessResult
+from hbtrio.system.side_pipe import SidePipe
 from hbtrio.wire.channel_messages import MAX_ID
 
 CHANNEL_DIR: Final = "/vms"
@@ -286,10 +287,14 @@ class _Runner:
         max_output: int = 4096,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        side: SidePipe | None = None,
     ) -> ProcessResult:
         """See :class:`~hbtrio.system.runner.ProcessRunner`."""
-        run = self._virsh.run if argv[0] == "virsh" else self._commands.run
-        return await run(argv, max_output=max_output, env=env, on_output=on_output)
+        if argv[0] == "virsh":
+            return await self._virsh.run(argv, max_output=max_output, env=env, on_output=on_output)
+        return await self._commands.run(
+            argv, max_output=max_output, env=env, on_output=on_output, side=side
+        )
 
 
 def _no_request(_uuid: str, _event: str, _is_vote: bool) -> str:  # noqa: FBT001

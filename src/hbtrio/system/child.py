@@ -92,6 +92,8 @@ class Child:
     _pidfd: int | None
     stdout: Capture
     stderr: Capture
+    #: What the command writes to its side pipe; None if it has none.
+    side: Capture | None = None
 
     @property
     def pid(self) -> int:
@@ -127,6 +129,8 @@ class Child:
         """Close all descriptors; doesn't affect the process."""
         self.stdout.close()
         self.stderr.close()
+        if self.side is not None:
+            self.side.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -158,6 +162,7 @@ def spawn(
     output: int,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process in its own session. Call this in a thread: it changes the signal mask.
 
@@ -175,6 +180,7 @@ def spawn(
             stderr=output,
             cwd=cwd,
             env=env,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
     finally:

@@ -27,7 +27,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Protocol
@@ -37,6 +37,7 @@ import trio
 from hbtrio.system.child import Capture, Child, ForkedPopen, ProcessResult, open_pidfd, spawn
 from hbtrio.system.reaper import live_groups, signal_groups
 from hbtrio.system.reaper_link import ReaperLink
+from hbtrio.system.side_pipe import SideEnds, SidePipe, side_ends
 from hbtrio.system.start import Start
 
 __all__ = ["ProcessNotStarted", "ProcessResult", "ProcessRunner", "SystemProcesses"]
@@ -83,6 +84,7 @@ class ProcessRunner(Protocol):
         max_output: int = 4096,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        side: SidePipe | None = None,
     ) -> ProcessResult:
         """Run a command to its end.
 
@@ -91,6 +93,7 @@ class ProcessRunner(Protocol):
             max_output: how many bytes of each output to keep.
             env: variables beside the daemon's, or in their place.
             on_output: is called with each piece of standard output as it arrives; must not block.
+            side: another pipe that the command may write to.
 
         Raises:
             ProcessNotStarted: the command could not be started.
@@ -146,6 +149,7 @@ class SystemProcesses:
         max_output: int = 4096,
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        side: SidePipe | None = None,
     ) -> ProcessResult:
         """Run a command to its end, see :meth:`ProcessRunner.run`.
 
@@ -158,13 +162,15 @@ class SystemProcesses:
                 argv[0], f"{_MAX_UNKILLABLE} earlier commands hang in the kernel"
             )
         await self._reaper.ensure()
-        child = await self._begin(argv, max_output, env)
+        child = await self._begin(argv, max_output, env, side)
         child.stdout.on_output = on_output
         # No checkpoint from here to the try, so a started command can't be lost.
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child.stdout.collect)
                 nursery.start_soon(child.stderr.collect)
+                if child.side is not None:
+                    nursery.start_soon(child.side.collect)
                 await child.exited()
                 nursery.cancel_scope.cancel()
         except BaseException:
@@ -177,10 +183,14 @@ class SystemProcesses:
         return self._finish(child)
 
     async def _begin(
-        self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None
+        self,
+        argv: Sequence[str],
+        max_output: int,
+        env: Mapping[str, str] | None,
+        side: SidePipe | None,
     ) -> Child:
         await self._starts.acquire()
-        start = Start(partial(self._start, argv, max_output, env))
+        start = Start(partial(self._start, argv, max_output, env, side))
         try:
             start.begin(self._starts.release)
         except RuntimeError as error:
@@ -227,11 +237,12 @@ class SystemProcesses:
         argv: Sequence[str],
         max_output: int,
         env: Mapping[str, str] | None,
+        side: SidePipe | None,
         on_new: Callable[[ForkedPopen], None],
     ) -> Child:
         # In a thread, because Popen waits for the exec. Registered in the same thread, because the
         # event loop may be late.
-        with self._reaper.starting(env) as environment:
+        with self._reaper.starting(env) as environment, _opened(side, argv[0]) as ends:
             try:
                 # Unblock all signals, because TERM must reach a script. Popen's restore_signals
                 # resets SIGPIPE, which Python ignores.
@@ -241,11 +252,13 @@ class SystemProcesses:
                     blocked=(),
                     stdin=subprocess.DEVNULL,
                     output=subprocess.PIPE,
-                    env=environment,
+                    env={**environment, **ends.variables},
+                    pass_fds=ends.passed,
                 )
             except OSError as error:
                 raise ProcessNotStarted(argv[0], _reason(error, argv[0])) from error
             self._reaper.add(popen.pid)
+            side_capture = ends.take()
         assert popen.stdout is not None
         assert popen.stderr is not None
         return Child(
@@ -254,6 +267,7 @@ class SystemProcesses:
             open_pidfd(popen.pid),
             Capture(popen.stdout, max_output),
             Capture(popen.stderr, max_output),
+            side_capture,
         )
 
     def _finish(self, child: Child) -> ProcessResult:
@@ -297,6 +311,16 @@ class SystemProcesses:
         for child in dead:
             self._unkillable.remove(child)
             self._finish(child)
+
+
+@contextlib.contextmanager
+def _opened(side: SidePipe | None, path: str) -> Iterator[SideEnds]:
+    with contextlib.ExitStack() as stack:
+        try:
+            ends = stack.enter_context(side_ends(side))
+        except OSError as error:
+            raise ProcessNotStarted(path, _reason(error, path)) from error
+        yield ends
 
 
 async def _live_groups(session: set[int]) -> set[int]:

@@ -29,6 +29,8 @@ from hbtrio.wire.app_messages import (
     AppInit,
     AppInitAck,
     AppMessage,
+    AppMoreTime,
+    AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import clip_utf8
@@ -162,6 +164,8 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
         AppActionResponse, _NUMBER, _EVENT, _NOTIFICATION, _RESULT, _LOG
     ),
     AppInhibit.TYPE: _Layout(AppInhibit, _EVENTS, _LOG),
+    AppMoreTime.TYPE: _Layout(AppMoreTime, *[_NUMBER] * 3),
+    AppTimeGranted.TYPE: _Layout(AppTimeGranted, *[_NUMBER] * 3, _LOG),
 }
 
 

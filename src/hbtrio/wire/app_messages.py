@@ -105,6 +105,31 @@ class AppInhibit:
     log_msg: str
 
 
+@attrs.frozen
+class AppMoreTime:
+    """Application to guest: keep my vote or notice with this id open for ``seconds`` more.
+
+    Of hbtrio, as :class:`AppTimeGranted`; a guest that doesn't know it skips it. ``request``
+    numbers the requests of one vote or notice.
+    """
+
+    TYPE: ClassVar[int] = 8
+    invocation_id: int
+    request: int
+    seconds: int
+
+
+@attrs.frozen
+class AppTimeGranted:
+    """Guest to application, which has asked: so much is granted, and why it is not more."""
+
+    TYPE: ClassVar[int] = 9
+    invocation_id: int
+    request: int
+    seconds: int
+    log_msg: str
+
+
 AppMessage = (
     AppInit
     | AppInitAck
@@ -114,4 +139,6 @@ AppMessage = (
     | AppActionNotify
     | AppActionResponse
     | AppInhibit
+    | AppMoreTime
+    | AppTimeGranted
 )

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.nursery.guest.channel import READS_PER_S
 from hbtrio.nursery.guest.daemon import Guest
 from hbtrio.nursery.guest.device import ChannelStream, DeviceFault

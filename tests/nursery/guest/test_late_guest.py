@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.fsm.guest_session import SessionState
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.nursery.guest.app_connection import UNREGISTERED_S
 from hbtrio.nursery.guest.app_writer import UNREAD_S, AppWriter
 from hbtrio.nursery.guest.health_script import HealthScript

@@ -22,7 +22,8 @@ import pytest
 import trio
 
 from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
-from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.nursery.guest import path_device as devices
 from hbtrio.nursery.guest.device import DeviceFault, DeviceMissing
 from hbtrio.nursery.guest.path_device import PathDevice, SocketChannel, TtyChannel

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, Challenge, Init, InitAck

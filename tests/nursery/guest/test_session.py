@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.nursery.guest.daemon import GuestSetup
 from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.time_guard import TAKE_IN_S

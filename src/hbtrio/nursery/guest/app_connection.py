@@ -19,17 +19,19 @@ from hbtrio.fsm.application import ApplicationSession
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
+from hbtrio.nursery.guest.app_question import AppQuestion
 from hbtrio.nursery.guest.app_requests import AppRequests, inhibition_status
 from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.time_guard import sleep_until_on_time
 from hbtrio.nursery.wakeup import WakeUp
-from hbtrio.nursery.windows import Answer, BallotWindow, Window
+from hbtrio.nursery.windows import Answer, BallotWindow
 from hbtrio.policy.quota import ByteBucket
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_codec import AppDecoder
+from hbtrio.wire.app_messages import AppMessage
 from hbtrio.wire.app_status import ApplicationStatus
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult, VoterHealth
@@ -88,8 +90,8 @@ class AppConnection:
         self._skipped = 0
         #: None once nothing can be sent any more.
         self._writer: AppWriter | None = None
-        #: The window of the open vote or notice.
-        self._question: Window[Answer | None] | None = None
+        #: The open vote or notice.
+        self._question: AppQuestion | None = None
         self._scope = trio.CancelScope()
         self._unregistered = WakeUp()
         self._crash: Exception | None = None
@@ -279,11 +281,14 @@ class AppConnection:
         application = self.application
         if not application.registered:
             return None
-        own_s: float = application.profile.window_s(window.kind)
-        if own_s >= window.remaining_s(trio.current_time()):
-            own_s = math.inf
-        question = Window[Answer | None](
-            own_s, self._guard, sources=[self._take_in], allows_s=window.allows_s
+        profile = application.profile
+        question = AppQuestion(
+            profile.name,
+            window,
+            profile.window_s(window.kind),
+            self._guard,
+            self._take_in,
+            self._send,
         )
         request, answer = self._requests.opened(notify, trio.current_time()), None
         held = application.inhibits(notify.event_type, notify.notification_type)
@@ -294,16 +299,17 @@ class AppConnection:
         try:
             self._apply(application.ask(notify.event_type, notify.notification_type))
             self._question = question
-            with window.reading(self._take_in):
-                answer = await question.wait()
-        except trio.TooSlowError:
-            answer = Answer(VoteResult.TIMEOUT)
+            answer = await question.wait()
         finally:
             request.close(answer)
             if self._question is question:
                 self._question = None
                 application.unask()
         return answer
+
+    def _send(self, message: AppMessage) -> None:
+        if self._writer is not None:
+            self._writer.send_message(message)
 
     def _end_question(self, answer: Answer | None) -> None:
         if self._question is not None:
@@ -316,8 +322,10 @@ class AppConnection:
         for effect in effects:
             match effect:
                 case fsm.SendToApplication(message):
-                    if self._writer is not None:
-                        self._writer.send_message(message)
+                    self._send(message)
+                case fsm.AsksForTime(request):
+                    if self._question is not None:
+                        self._question.ask_time(request)
                 case fsm.Answered(result, reason):
                     self._end_question(Answer(result, reason, by_name=True))
                 case fsm.Withdrew():

@@ -22,6 +22,7 @@ from hbtrio.wire.channel_messages import (
     Exit,
     Init,
     Message,
+    MoreTime,
     Nack,
     VoterState,
 )
@@ -190,5 +191,5 @@ def _log_unexpected(message: Message) -> None:
     match message:
         case Nack(log_msg=text):
             _log.warning("the host refuses a message: %s", text)
-        case Init() | Exit() | ChallengeResponse() | ActionResponse() | VoterState():
+        case Init() | Exit() | ChallengeResponse() | ActionResponse() | VoterState() | MoreTime():
             _log.warning("message dropped: %s, which hosts don't send", message.TYPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 
@@ -10,12 +11,15 @@ import attrs
 import trio
 
 from hbtrio.nursery.guest.app_requests import VoterRequest
+from hbtrio.nursery.guest.extend_lines import VARIABLE, ExtendLines
 from hbtrio.nursery.guest.script_search import ScriptSearch, Search
 from hbtrio.nursery.guest.scripts import ScriptVerdict, run_script
 from hbtrio.nursery.windows import Abstention, Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.more_time import Grant
 from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.system.runner import ProcessRunner
+from hbtrio.system.side_pipe import SidePipe
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
@@ -84,6 +88,10 @@ async def _find_nothing(_: BallotWindow) -> Abstention:
     return Abstention("could not be run: there is no script")
 
 
+def _ignore(_: Grant) -> None:
+    pass
+
+
 @attrs.frozen
 class _ScriptHandler:
     processes: ProcessRunner
@@ -91,20 +99,26 @@ class _ScriptHandler:
     notify: ActionNotify
     requests: dict[str, VoterRequest]
 
-    async def __call__(self, _: BallotWindow) -> Answer | Abstention:
+    async def __call__(self, window: BallotWindow) -> Answer | Abstention:
         request = VoterRequest(self.notify, trio.current_time())
         self.requests[os.path.basename(self.path)] = request
         answer = None
         try:
-            answer = await self._run()
+            answer = await self._run(window)
         finally:
             request.close(answer if isinstance(answer, Answer) else None)
         return answer
 
-    async def _run(self) -> Answer | Abstention:
+    async def _run(self, window: BallotWindow) -> Answer | Abstention:
         notify = self.notify
         argv = (self.path, str(notify.notification_type), str(notify.event_type))
-        answer = await run_script(self.processes, argv)
+        name = os.path.basename(self.path)
+        # A script is not told what it was granted; it is cancelled at the end of the window.
+        lines = ExtendLines(
+            self.path, lambda seconds: window.ask_time(name, seconds, math.inf, _ignore)
+        )
+        side = SidePipe(VARIABLE, lines.feed)
+        answer = await run_script(self.processes, argv, side)
         match answer.verdict:
             case ScriptVerdict.OK:
                 return Answer(VoteResult.ACCEPT, answer.reason)

@@ -12,13 +12,14 @@ import trio
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.log.subject import fields
 from hbtrio.nursery.guest.outbox import Outbox
+from hbtrio.nursery.guest.time_desk import TimeDesk
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import BallotWindow
 from hbtrio.policy.allowances import guest_allows_s, guest_window_s
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.wire.channel_messages import ActionNotify, ActionResponse
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, TimeGranted
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, window_of
 
 _log = logging.getLogger("hbtrio.guest")
@@ -55,14 +56,16 @@ class GuestRounds:
         self._outbox = outbox
         self._guard = guard
         self._window: BallotWindow | None = None
+        self._desk: TimeDesk | None = None
         self._opened = Quota(ROUNDS_PER_S, 1.0)
 
-    def open(self, notify: ActionNotify, *, named: bool = False) -> None:
+    def open(self, notify: ActionNotify, *, named: bool = False, more_time: bool = False) -> None:
         """Opens a vote or notice; the answer goes to the outbox when its window closes.
 
         Args:
             notify: the vote or notice.
             named: whether the answer's reason names the applications that gave it.
+            more_time: whether the host may be asked for more time.
         """
         self.abort("superseded by a newer action")
         if notify.event_type not in EVENT_TABLE or notify.notification_type is (
@@ -86,8 +89,11 @@ class GuestRounds:
             ballot,
             partial(self._decided, notify, ballot, named=named),
             self._guard,
+            [self._awaits_host],
             allows_s=guest_allows_s(notify.timeout_ms),
         )
+        self._desk = TimeDesk(notify, window, self._outbox, offered=more_time)
+        window.ask_time = self._desk.ask
         _log.info(
             "%s %s: %s window of %g s, asking %s",
             notify.notification_type,
@@ -99,6 +105,19 @@ class GuestRounds:
         )
         self._window = window
         self.tasks.hold(window, handlers)
+
+    def time_granted(self, message: TimeGranted) -> None:
+        """Takes the host's answer to a request for more time."""
+        if self._desk is not None:
+            self._desk.granted(message)
+
+    def time_refused(self, reason: str) -> None:
+        """Takes that the host does not know such requests."""
+        if self._desk is not None:
+            self._desk.refused(reason)
+
+    def _awaits_host(self) -> bool:
+        return self._desk is not None and self._desk.is_waiting()
 
     def abort(self, reason: str) -> None:
         """Ends the open vote or notice without an answer; does nothing if none is open."""

@@ -18,6 +18,7 @@ from enum import Enum
 import attrs
 
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
+from hbtrio.system.side_pipe import SidePipe
 
 _log = logging.getLogger("hbtrio.scripts")
 
@@ -53,15 +54,17 @@ class ScriptAnswer:
     reason: str
 
 
-async def run_script(runner: ProcessRunner, argv: Sequence[str]) -> ScriptAnswer:
-    """Run a handler script and read its answer.
+async def run_script(
+    runner: ProcessRunner, argv: Sequence[str], side: SidePipe | None = None
+) -> ScriptAnswer:
+    """Run a handler script and read its answer; it may write to ``side``, too.
 
     The first line of standard error is logged with the path. A script that cannot be run is logged
     as an error and results in ``NO_ANSWER``. Cancellation ends the script.
     """
     path = argv[0]
     try:
-        result = await runner.run(argv)
+        result = await runner.run(argv, side=side)
     except ProcessNotStarted as error:
         _log.error("script %s cannot be run: %s", error.path, error.reason)
         return ScriptAnswer(ScriptVerdict.NO_ANSWER, f"could not be run: {error.reason}")

@@ -9,7 +9,8 @@ from typing import Final, NoReturn
 import trio
 
 from hbtrio.fsm import guest_session as fsm
-from hbtrio.fsm.guest_session import GuestSession, SessionSettings, SessionState
+from hbtrio.fsm.guest_session import GuestSession, SessionSettings
+from hbtrio.fsm.guest_session_table import SessionState
 from hbtrio.log.subject import fields
 from hbtrio.nursery.guest.health import GuestHealth
 from hbtrio.nursery.guest.outbox import Outbox
@@ -137,8 +138,12 @@ class SessionDriver:
                     known, now = self._rounds.voters.known, trio.current_time()
                     for state in self._voter_news.next(known, now, anew=anew):
                         self._outbox.put(state)
-                case fsm.StartAction(notify, named):
-                    self._rounds.open(notify, named=named)
+                case fsm.StartAction(notify, named, more_time):
+                    self._rounds.open(notify, named=named, more_time=more_time)
+                case fsm.TakeTime(granted):
+                    self._rounds.time_granted(granted)
+                case fsm.TimeRefused(reason):
+                    self._rounds.time_refused(reason)
                 case fsm.AbortAction(reason):
                     self._rounds.abort(reason)
                 case fsm.SessionStateChanged(old, new, event):
