@@ -281,15 +281,8 @@ class AppConnection:
         application = self.application
         if not application.registered:
             return None
-        profile = application.profile
-        question = AppQuestion(
-            profile.name,
-            window,
-            profile.window_s(window.kind),
-            self._guard,
-            self._take_in,
-            self._send,
-        )
+        profile, guard = application.profile, self._guard
+        question = AppQuestion(profile, window, guard, self._take_in, self._send)
         request, answer = self._requests.opened(notify, trio.current_time()), None
         held = application.inhibits(notify.event_type, notify.notification_type)
         if held is not None:

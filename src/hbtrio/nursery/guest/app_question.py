@@ -10,6 +10,7 @@ import trio
 from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.more_time import Grant
+from hbtrio.policy.profile import Profile
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.app_messages import AppMessage, AppMoreTime, AppTimeGranted
 from hbtrio.wire.vocabulary import VoteResult
@@ -19,9 +20,8 @@ class AppQuestion:
     """Waits for the answer of an application, within its own window.
 
     Args:
-        name: the application, for whoever reads who took more time.
+        profile: the application's name, and its own windows.
         window: the window of the whole VM; it cancels :meth:`wait` when it closes.
-        own_s: how long the application's own window is, in seconds.
         guard: the process's on-time guard.
         take_in: reads what the application has sent.
         send: sends the application a message.
@@ -29,15 +29,15 @@ class AppQuestion:
 
     def __init__(
         self,
-        name: str,
+        profile: Profile,
         window: BallotWindow,
-        own_s: float,
         guard: OnTimeGuard,
         take_in: Source,
         send: Callable[[AppMessage], None],
     ) -> None:
-        self._name = name
+        self._name = profile.name
         self._vm_window = window
+        own_s: float = profile.window_s(window.kind)
         if own_s >= window.remaining_s(trio.current_time()):
             own_s = math.inf
         self._window = Window[Answer | None](
