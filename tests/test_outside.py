@@ -74,6 +74,7 @@ HARMLESS: Final = {
     "runner.ProcessResult",
     "runner.ProcessRunner",
     "sd_notify.ServiceManager",
+    "side_pipe.SidePipe",
 }
 
 _WORLD: Final = "of this machine's world; a simulation passes in its own: "
@@ -86,8 +87,8 @@ EXCEPTED: Final = {
     "app/application.py": ("os random", _SDK + "its luck is an argument"),
     "app/handlers.py": ("os threading", _SDK + "handlers that are no coroutines"),
     "app/membership.py": ("os", _SDK + "a fork is noticed"),
+    "app/more_time.py": ("threading time", _SDK + "the time that is left, for threads"),
     "app/registration.py": ("os", _SDK + "the socket's path"),
-    "app/requests.py": ("time", _SDK + "the time that is left, for threads"),
     "app/stream.py": ("os socket", _SDK + "the connection"),
     "app/sync.py": ("os socket threading", _SDK + "the event loop of a program that has none"),
     "daemons/signals.py": ("signal", "the number of SIGHUP"),

@@ -121,7 +121,7 @@ async def test_threads_that_hang_are_bounded(caplog: pytest.LogCaptureFixture) -
         hang, "health", application="db", takes=(), returns=(Healthy,), every_failure=True
     )
     for _ in range(MAX_THREADS + 2):
-        assert await handler.answer(deadline=anyio.current_time() + 0.01) is SILENT
+        assert await handler.answer(scope=anyio.move_on_after(0.01)) is SILENT
     assert [type(record.exc_info) for record in caplog.records].count(tuple) == 2
     released.set()
     for _ in range(MAX_THREADS):
@@ -129,7 +129,7 @@ async def test_threads_that_hang_are_bounded(caplog: pytest.LogCaptureFixture) -
     assert not ended.acquire(blocking=False)
     # They make room, though the last may still be on its way out.
     with anyio.fail_after(SOON_S):
-        while await handler.answer(deadline=anyio.current_time() + SOON_S) is SILENT:  # noqa: ASYNC110
+        while await handler.answer(scope=anyio.move_on_after(SOON_S)) is SILENT:  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
 
@@ -146,7 +146,7 @@ async def main():
         returns=(int,),
         every_failure=True,
     )
-    print(await handler.answer(deadline=anyio.current_time() + 0.05))
+    print(await handler.answer(scope=anyio.move_on_after(0.05)))
 
 anyio.run(main, backend={backend!r})
 """
