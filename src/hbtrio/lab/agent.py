@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
@@ -20,9 +21,11 @@ class LabAgent(RunsDaemon):
     Args:
         directory: the directory of its sockets, configuration, log and store.
         launcher: starts the process.
+        audit_s: how often it audits the VIM, in seconds.
     """
 
-    def __init__(self, directory: Path, launcher: Launcher) -> None:
+    def __init__(self, directory: Path, launcher: Launcher, audit_s: float = 2) -> None:
+        self._audit_s = audit_s
         self.log = directory / "agent.log"
         self._directory = directory
         self._launcher = launcher
@@ -70,9 +73,9 @@ class LabAgent(RunsDaemon):
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(self._token)
         config = self._directory / "agent.toml"
-        settings = {
+        settings: dict[str, Any] = {
             "name": "agent",
-            "vim": {"listen": f"tcp:127.0.0.1:{self.vim_port}", "url": vim_url, "audit_s": 2},
+            "vim": {"listen": f"tcp:127.0.0.1:{self.vim_port}", "url": vim_url},
             "link": {"listen": self.link},
             "operator": {
                 "listen": f"tcp:127.0.0.1:{self._operator_port}",
@@ -80,6 +83,7 @@ class LabAgent(RunsDaemon):
             },
             "store": {"file": str(self._directory / "agent.db")},
         }
+        settings["vim"]["audit_s"] = self._audit_s
         write_toml(config, settings)
         arguments = ["agent", "--config", str(config)]
         self.daemon = await self._launcher.launch("the agent", arguments, self.log)

@@ -33,17 +33,35 @@ _READ_BYTES: Final = 4096
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
+class Tap:
+    """Reads along on a channel, and may hold back what passes; this one does neither."""
+
+    async def before_guest(self, data: bytes) -> None:
+        """Called with bytes from the host, which pass when it returns."""
+
+    async def before_host(self, data: bytes) -> None:
+        """Called with bytes from the guest, which pass when it returns."""
+
+    def at_guest(self, data: bytes) -> None:
+        """Called when bytes lie in the guest's socket."""
+
+    def at_host(self, data: bytes) -> None:
+        """Called when bytes lie in the host's socket."""
+
+
 class Bridge:
     """One VM's channel.
 
     Args:
         channel_path: the socket for the host; removed at the end, as when QEMU quits.
         device_path: the socket for the guest.
+        tap: reads along.
     """
 
-    def __init__(self, channel_path: str, device_path: str) -> None:
+    def __init__(self, channel_path: str, device_path: str, tap: Tap | None = None) -> None:
         self.channel_path = channel_path
         self.device_path = device_path
+        self._tap = Tap() if tap is None else tap
         self._host: trio.SocketStream | None = None
         self._guest: trio.SocketStream | None = None
         self._held = b""
@@ -62,6 +80,11 @@ class Bridge:
                 nursery.start_soon(self._serve_guest, device)
                 task_status.started()
 
+    async def cut(self) -> None:
+        """Ends the present connections, with what is on its way; both sides may come again."""
+        if self._host is not None:
+            await trio.aclose_forcefully(self._host)
+
     async def _serve_host(self, channel: trio.SocketListener) -> None:
         while True:
             self._host = await channel.accept()
@@ -77,7 +100,8 @@ class Bridge:
                     await trio.aclose_forcefully(self._guest)
 
     async def _pump_host(self, host: trio.SocketStream) -> None:
-        while data := await host.receive_some(_READ_BYTES):
+        while data := bytes(await host.receive_some(_READ_BYTES)):
+            await self._tap.before_guest(data)
             self._held += data
             await self._deliver()
             while len(self._held) >= HELD_BYTES:
@@ -90,6 +114,7 @@ class Bridge:
                 guest, data, self._held = self._guest, self._held, b""
                 try:
                     await guest.send_all(data)
+                    self._tap.at_guest(data)
                 except _GONE:
                     # Bytes that the guest had not read are lost; the rest is for the next one.
                     if self._guest is guest:
@@ -110,12 +135,14 @@ class Bridge:
 
     async def _pump_guest(self, guest: trio.SocketStream) -> None:
         with contextlib.suppress(*_GONE):
-            while data := await guest.receive_some(_READ_BYTES):
+            while data := bytes(await guest.receive_some(_READ_BYTES)):
+                await self._tap.before_host(data)
                 host = self._host
                 if host is None:
                     continue
                 with contextlib.suppress(*_GONE):
                     await host.send_all(data)
+                    self._tap.at_host(data)
 
 
 @contextlib.contextmanager

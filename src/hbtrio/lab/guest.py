@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from hbtrio.lab.application import LabApplication
-from hbtrio.lab.bridge import Bridge
+from hbtrio.lab.bridge import Bridge, Tap
 from hbtrio.lab.daemon import Daemon, RunsDaemon
 from hbtrio.lab.handler_script import replace, write_response
 from hbtrio.lab.launcher import Launcher
@@ -66,6 +66,7 @@ class LabGuest(RunsDaemon):
         fifo: the FIFO to which its scripts report.
         nursery: runs its bridge.
         launcher: starts its daemon and its applications.
+        tap: reads along on its channel.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class LabGuest(RunsDaemon):
         fifo: Path,
         nursery: trio.Nursery,
         launcher: Launcher,
+        tap: Tap | None = None,
     ) -> None:
         self.name = name
+        self._tap = tap
         self.uuid = str(uuid.uuid4())
         self.directory = directory
         self.event_script = directory / "event_script"
@@ -172,8 +175,12 @@ class LabGuest(RunsDaemon):
         Its guest daemon runs on and sees its device end and come back.
         """
         await self._unplug(migrated=True)
-        self.bridge, self._libvirt = self._bridge_to(channel_dir), libvirt
+        self.move(channel_dir, libvirt)
         await self._plug(migrated=True)
+
+    def move(self, channel_dir: Path, libvirt: LabLibvirt) -> None:
+        """Makes another host its own while it is off: its next QEMU starts there."""
+        self.bridge, self._libvirt = self._bridge_to(channel_dir), libvirt
 
     def pause(self) -> None:
         """Stops everything in it and tells nobody but libvirt, as ``virsh suspend`` does."""
@@ -193,7 +200,7 @@ class LabGuest(RunsDaemon):
 
     def _bridge_to(self, channel_dir: Path) -> Bridge:
         channel = channel_dir / f"cgcs.heartbeat.{self.uuid}.sock"
-        return Bridge(str(channel), str(self.directory / "device"))
+        return Bridge(str(channel), str(self.directory / "device"), self._tap)
 
     async def _serve(
         self, plugged: trio.CancelScope, *, task_status: trio.TaskStatus[None]

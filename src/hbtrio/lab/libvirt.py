@@ -4,6 +4,7 @@
     DIR/domains         what it prints for ``list`` and ``domstats --state``
     DIR/xml.UUID        for ``dumpxml``
     DIR/events          for ``event``, a line each
+    DIR/hung            while it is there, no question is answered
 
 A host asks it as it asks the real one, so that a VM may be paused, destroyed or reset behind the
 host's back.
@@ -32,6 +33,7 @@ _VIRSH: Final = """\
 #!/bin/sh
 cd {directory} || exit 1
 for last; do :; done
+[ ! -e hung ] || exec sleep 3600
 case " $* " in
     *" event "*) exec tail -n 0 -f events ;;
     *" list --all "*) exec cat domains ;;
@@ -98,6 +100,14 @@ class LabLibvirt:
     def resets(self, uuid: str) -> None:
         """``virsh reset``: no state changes."""
         self._print(reset_event(self._domains[uuid].name))
+
+    def hangs(self) -> None:
+        """Questions are not answered, until :meth:`goes_on`."""
+        (self.directory / "hung").touch()
+
+    def goes_on(self) -> None:
+        """Those that come from now on are answered."""
+        (self.directory / "hung").unlink(missing_ok=True)
 
     def _happens(self, name: str, event: str) -> None:
         self._list()

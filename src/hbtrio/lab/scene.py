@@ -39,6 +39,7 @@ import trio
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.lab.bridge import Tap
 from hbtrio.lab.daemon import Daemon, log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
@@ -161,8 +162,8 @@ class Scene:
         await until_it_serves(host, self.control_socket)
         return host
 
-    async def add_guest(self, name: str) -> LabGuest:
-        """Adds a VM with its channel; its guest daemon is not started."""
+    async def add_guest(self, name: str, tap: Tap | None = None) -> LabGuest:
+        """Adds a VM with its channel, on which ``tap`` reads along; no guest daemon is started."""
         directory = self.directory / name
         directory.mkdir()
         guest = LabGuest(
@@ -173,6 +174,7 @@ class Scene:
             self._fifo,
             self._nursery,
             self._launcher,
+            tap,
         )
         await guest.plug()
         self.guests[guest.uuid] = guest
