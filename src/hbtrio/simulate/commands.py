@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 import trio
 
+from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Entry, Timeline
 from hbtrio.system.child import ProcessResult
@@ -93,6 +94,8 @@ class SimulatedCommands:
 
 class _Command:
     """A command that runs; what it does happens even while its process is frozen."""
+
+    resource = Resource.CHILD
 
     def __init__(self, process: Process, timeline: Timeline, script: Script) -> None:
         self._process = process

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable
 
+from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.pipe import UNSTRAINED, Pipe, Quality, Strain
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
@@ -26,6 +27,8 @@ class End:
         outgoing: what it writes.
         trace: records what is sent.
     """
+
+    resource = Resource.DESCRIPTOR
 
     def __init__(
         self, name: str, process: Process | None, incoming: Pipe, outgoing: Pipe, trace: Trace
@@ -70,6 +73,11 @@ class End:
     def at_end(self) -> bool:
         """Whether the peer has ended its stream, even if bytes before that are unread."""
         return self._incoming.ended
+
+    @property
+    def peer_gone(self) -> bool:
+        """Whether there is nobody at the other end, and it is still open here."""
+        return not self._closed and (self._incoming.ended or self._incoming.reset)
 
     @property
     def readable(self) -> bool:
@@ -246,11 +254,16 @@ class Connection:
         self._to_client.unclog()
 
     def read_along(
-        self, *, to_server: Callable[[bytes], object], to_client: Callable[[bytes], object]
+        self,
+        *,
+        to_server: Callable[[bytes], object],
+        to_client: Callable[[bytes], object],
+        from_client: Callable[[bytes], object] | None = None,
     ) -> None:
-        """Calls these with the bytes that arrive at the two ends."""
+        """Calls these with the bytes that arrive at the two ends, and that the client writes."""
         self._to_server.on_bytes = to_server
         self._to_client.on_bytes = to_client
+        self._to_server.on_written = from_client
 
     def strain(self, strain: Strain = UNSTRAINED) -> None:
         """Changes what both pipes are like, see :meth:`Pipe.strain`."""

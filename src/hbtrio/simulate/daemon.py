@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 
+from hbtrio.simulate.footprints import leftovers
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import Began, Condition, Crashed, Over, ProcessStarted
 from hbtrio.simulate.places import Stage
@@ -72,5 +73,7 @@ class SimulatedDaemon:
         now = self._stage.timeline.now
         if self.process.error is not None:
             self._stage.observe(Crashed(now, self.name, repr(self.process.error)))
+        for left in leftovers(self.name, self.process, now):
+            self._stage.observe(left)
         self._is_down = True
         self._stage.observe(Began(now, Condition.DOWN, self.name))

@@ -64,6 +64,8 @@ class SimulatedWatch:
         process: watches it.
     """
 
+    resource = None
+
     def __init__(self, directory: SimulatedDirectory, process: Process) -> None:
         self._directory = directory
         self._waiters = Waiters(process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Final, NoReturn, TextIO
@@ -10,11 +10,14 @@ from typing import Final, NoReturn, TextIO
 from hbtrio.config.guest import GuestConfig
 from hbtrio.daemons.guest import GuestWorld, serve_guest
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.compute import ComputeHost
 from hbtrio.simulate.connection import Connection
 from hbtrio.simulate.controller import Controller
+from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.fault_words import host_name, instance_name
+from hbtrio.simulate.footprints import LOOK_S, Footprints, Looked
 from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.histories import HistoryReader
 from hbtrio.simulate.instance import Guest, Instance
@@ -97,7 +100,7 @@ class Fleet:
             self.users = Operators(
                 stage, named, self.instances, schedule.quiet_s, schedule.scenario
             )
-        find = self.users.request_of
+        find = self.users.requests.request_of
         for host in self.hosts:
             host.find_request = find
         if self.controller is not None:
@@ -106,11 +109,18 @@ class Fleet:
         else:
             for host in self.hosts:
                 host.history_cut = HistoryReader(stage, host.disk, find).restart
-        self._rejects = RejectWatch(stage, partial(find, is_vote=True))
+        self._rejects = RejectWatch(lambda: timeline.now, observe, partial(find, is_vote=True))
+        self._begins = BeginWatch(lambda: timeline.now, observe, self._when)
         self.network.on_connection = self._linked
+        self._footprints = Footprints(stage, self._looked(), schedule.vms)
         self._plan()
         targets = Targets(
-            stage, self.controller, self.hosts, self.instances, self.vim, self.users.next_end
+            stage,
+            self.controller,
+            self.hosts,
+            self.instances,
+            self.vim,
+            self.users.requests.next_end,
         )
         Strikes(targets, schedule).plan()
 
@@ -120,9 +130,17 @@ class Fleet:
         Raises:
             Exception: the simulation itself is at fault: the users' process has ended.
         """
+        # Between two runs of the timeline, so that looking changes nothing of what happens.
+        while (look_s := LOOK_S * (self.timeline.now // LOOK_S + 1)) <= until_s:
+            self.timeline.run(look_s)
+            self._footprints.look()
         self.timeline.run(until_s)
         if self.users.process.error is not None:
             raise self.users.process.error
+
+    def look_again(self) -> None:
+        """Observes what outlives its scope, in the end of a run."""
+        self._footprints.look_again()
 
     def _plan(self) -> None:
         at = self.timeline.at
@@ -137,17 +155,39 @@ class Fleet:
 
     # -- who reads along ---------------------------------------------------------------------------
 
-    def _linked(self, connection: Connection, address: str) -> None:
+    def _linked(self, connection: Connection, address: str, machine: str) -> None:
         if address == AGENT_LINK:
-            connection.read_along(
-                to_server=self._rejects.link_to_agent(), to_client=self._rejects.link_to_host()
-            )
+            rejects, begins = self._rejects.link_to_host(), self._begins.link_to_host(machine)
+
+            def at_host(data: bytes) -> None:
+                rejects(data)
+                begins(data)
+
+            connection.read_along(to_server=self._rejects.link_to_agent(), to_client=at_host)
 
     def _plugged(self, uuid: str, connection: Connection, host: str) -> None:
         connection.read_along(
             to_server=self._rejects.channel_to_guest(uuid),
             to_client=self._rejects.channel_to_host(uuid, host),
+            from_client=self._begins.channel_from_host(uuid, host),
         )
+
+    def _when(self, name: str, boot_id: str, clock_s: float) -> float:
+        """When the clock of a host's process shows a time; see :class:`BeginWatch`."""
+        [host] = [host for host in self.hosts if host.name == name]
+        process = host.daemon.process
+        if process is None or process.name != boot_id:
+            return 0.0
+        return host.machine.when(clock_s)
+
+    def _looked(self) -> Iterator[Looked]:
+        if self.controller is not None:
+            daemon = self.controller.daemon
+            yield Looked(daemon.name, partial(_process_of, daemon), self.controller.disk)
+        for host in self.hosts:
+            yield Looked(host.name, partial(_process_of, host.daemon))
+        for instance in self.instances:
+            yield Looked(instance.name, partial(_guest_of, instance))
 
     # -- instances ---------------------------------------------------------------------------------
 
@@ -173,7 +213,7 @@ class Fleet:
         draw = timeline.random(f"ids of {name}")
 
         def told(event: str) -> None:
-            action = self.users.action_of(instance.uuid)
+            action = self.users.requests.action_of(instance.uuid)
             self.stage.observe(Notified(timeline.now, instance.name, event, action))
 
         tenant = Tenant(
@@ -207,3 +247,11 @@ async def _no_app_socket(_mode: int, _group: str) -> NoReturn:
 
 async def _no_status_socket() -> NoReturn:
     raise UserError("no applications here", ExitStatus.FAILED)
+
+
+def _process_of(daemon: SimulatedDaemon) -> Process | None:
+    return daemon.process
+
+
+def _guest_of(instance: Instance) -> Process | None:
+    return None if instance.guest is None else instance.guest.process

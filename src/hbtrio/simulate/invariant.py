@@ -61,6 +61,8 @@ class Bounds:
         migration_call_off_s: the same for a migration.
         settle_s: within how long all that lives has recovered.
         libvirt: whether the hosts ask a libvirt.
+        late_s: how much later than in a simulation everything may come, since the machine has no
+            processor for it. Measured in the run itself; see :meth:`later`.
     """
 
     loss_s: float = 4.5
@@ -71,6 +73,26 @@ class Bounds:
     migration_call_off_s: float = 3660.0
     settle_s: float = 130.0
     libvirt: bool = True
+    late_s: float = 0.0
+
+    @property
+    def crossed_s(self) -> float:
+        """How shortly before a decision something arrived that was not there when it was made."""
+        return CROSSED_S + self.late_s
+
+    @property
+    def way_s(self) -> float:
+        """What a message may take beyond a deadline at which it was sent."""
+        return WAY_S + self.late_s
+
+    def later(self, late_s: float) -> Bounds:
+        """Returns the bounds of a fleet of which everything may be that late, in seconds."""
+        ends = {
+            name: getattr(self, name) + late_s
+            for name in attrs.fields_dict(Bounds)
+            if name.endswith("_s")
+        }
+        return attrs.evolve(self, **ends)
 
 
 class Agenda:

@@ -14,6 +14,7 @@ from hbtrio.net.connections import ConnectionEnds
 from hbtrio.net.endpoints import CONNECT_S, Unreachable
 from hbtrio.net.tls import connection_reason
 from hbtrio.simulate.connection import Connection, End
+from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.pipe import LOCAL, NETWORK, UNSTRAINED, Quality, Strain
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.stream import SimulatedStream
@@ -38,8 +39,8 @@ class Network:
     def __init__(self, timeline: Timeline, trace: Trace) -> None:
         self._timeline = timeline
         self._trace = trace
-        #: Called with each connection that is made, and its address.
-        self.on_connection: Callable[[Connection, str], object] | None = None
+        #: Called with each connection that is made, its address, and the machine that makes it.
+        self.on_connection: Callable[[Connection, str, str], object] | None = None
         self._listeners: dict[str, NetworkListener] = {}
         self._routes: dict[tuple[str, str], Route] = {}
 
@@ -129,7 +130,7 @@ class Network:
         )
         route.add(connection)
         if self.on_connection is not None:
-            self.on_connection(connection, listener.address)
+            self.on_connection(connection, listener.address, process.machine.name)
         listener.add(connection.server, ends)
         return SimulatedStream(connection.client, ends)
 
@@ -213,6 +214,8 @@ class NetworkListener(trio.abc.Listener[SimulatedStream]):
         listeners: of the network, from which it removes itself at its end.
         address: where it listens.
     """
+
+    resource = Resource.DESCRIPTOR
 
     def __init__(
         self, process: Process, listeners: dict[str, NetworkListener], address: str

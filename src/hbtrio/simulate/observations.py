@@ -39,6 +39,7 @@ class Condition(StrEnum):
     VM_MIGRATING = "it is migrating"
     VM_HUNG = "it hangs for good"
     VM_GONE = "it has no QEMU"
+    STARVED = "its guest daemon has work and gets no processor"
     REPORTING_OFF = "its reporting is off"
 
     # Of a process: a host's or the agent's daemon.
@@ -66,6 +67,7 @@ DISTURBANCES: Final = (
     Condition.VM_MIGRATING,
     Condition.VM_HUNG,
     Condition.VM_GONE,
+    Condition.STARVED,
 )
 
 

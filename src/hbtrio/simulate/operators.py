@@ -7,9 +7,8 @@ Each instance has an operator who wants something of it now and then, and asks i
 from __future__ import annotations
 
 import json
-import math
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import h11
@@ -20,28 +19,12 @@ from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.simulate.compute import ComputeHost
 from hbtrio.simulate.instance import Instance
 from hbtrio.simulate.machine import Machine
-from hbtrio.simulate.observations import (
-    ActionBegan,
-    ActionEnded,
-    Asked,
-    Owner,
-    Verdict,
-)
+from hbtrio.simulate.observations import Owner
+from hbtrio.simulate.operator_course import OperatorCourse
 from hbtrio.simulate.places import Stage
 from hbtrio.simulate.process import Process
+from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
-
-#: Seconds between two wishes of an operator, on average.
-WISH_S: Final = 60.0
-
-#: Seconds until a VM that was stopped is started, and a paused one goes on.
-_REST_S: Final = (2.0, 15.0)
-
-#: The share of actions that skip the vote.
-_FORCED: Final = 0.2
-
-#: How often an action is wanted, compared with the others.
-_ACTIONS: Final = {"reboot": 3, "stop": 2, "pause": 3}
 
 _ROOT: Final = ConnectionEnds(credentials=PeerCredentials(1, 0, 0))
 
@@ -72,28 +55,26 @@ class Operators:
         self._stage = stage
         self._hosts = hosts
         self._instances = instances
-        self._quiet_s = quiet_s
-        self._numbers = 0
-        self._actions: dict[str, str] = {}
-        #: The last vote or notice on each event of each instance, and when it ends.
-        self._requests: dict[tuple[str, str, bool], str] = {}
-        self._ends: dict[str, float] = {}
+        self._by_uuid = {instance.uuid: instance for instance in instances}
+        #: The host that each instance was last seen on.
+        self._last: dict[str, str] = {}
+        names = {instance.uuid: instance.name for instance in instances}
+        #: The votes and notices that they ask for.
+        self.requests = OperatorRequests("op", Owner.OPERATOR, names, self._now, stage.observe)
+        self._course = OperatorCourse(
+            self.requests,
+            ask=self._ask,
+            is_there=self._is_there,
+            restore=self._restore,
+            now=self._now,
+            observe=stage.observe,
+            say=partial(stage.trace.event, "operators"),
+            quiet_s=quiet_s,
+        )
 
     def start(self) -> None:
         """Starts them."""
         self.process.start(self._run)
-
-    def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
-        """Returns the last request about an event of an instance; "" if there was none."""
-        return self._requests.get((uuid, event, is_vote), "")
-
-    def action_of(self, uuid: str) -> str:
-        """Returns the last action on an instance; "" if there was none."""
-        return self._actions.get(uuid, "")
-
-    def next_end(self, after_s: float) -> float:
-        """Returns when the next open vote or notice ends; infinite if none is open."""
-        return min((end for end in self._ends.values() if end > after_s), default=math.inf)
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -105,82 +86,35 @@ class Operators:
             await self._play(instance)
             return
         draw = self._stage.timeline.random(f"operator of {instance.name}")
-        while self._stage.timeline.now < self._quiet_s:
-            await trio.sleep(draw.expovariate(1 / WISH_S))
-            place = instance.place
-            if place is None or self._stage.timeline.now >= self._quiet_s:
-                continue
-            [action] = draw.choices(list(_ACTIONS), list(_ACTIONS.values()))
-            await self._act(instance, place.name, action, force=draw.random() < _FORCED)
-            await self._tidy_up(instance, place.name, action, draw)
+        await self._course.care_for(instance.uuid, instance.name, draw)
 
     async def _play(self, instance: Instance) -> None:
         """Reboots the first instance."""
         await trio.sleep(SCENARIO_S - self._stage.timeline.now)
-        if instance is self._instances[0] and instance.place is not None:
-            await self._act(instance, instance.place.name, "reboot", force=False)
+        if instance is self._instances[0] and self._is_there(instance.uuid):
+            await self._course.act(instance.uuid, instance.name, "reboot", force=False)
 
-    async def _tidy_up(
-        self, instance: Instance, host: str, action: str, draw: random.Random
-    ) -> None:
+    def _is_there(self, uuid: str) -> bool:
+        place = self._by_uuid[uuid].place
+        if place is not None:
+            self._last[uuid] = place.name
+        return place is not None
+
+    async def _restore(self, uuid: str, action: str) -> None:
         """Starts what was stopped, and lets go on what was paused."""
-        await trio.sleep(draw.uniform(*_REST_S))
+        await trio.lowlevel.checkpoint()
+        instance = self._by_uuid[uuid]
         if action == "pause":
-            await self._act(instance, host, "unpause", force=True)
-            instance.resume()  # also where the command failed, or the host is away
-        elif action == "stop" and instance.place is None:
-            instance.boot(self._hosts[host])
+            instance.resume()
+        else:
+            instance.boot(self._hosts[self._last[uuid]])
 
-    # -- an action ---------------------------------------------------------------------------------
+    def _ask(self, uuid: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        address = self._hosts[self._last[uuid]].control_address
+        return self._lines(address, f"/v1/instances/{uuid}/act", body)
 
-    async def _act(self, instance: Instance, host: str, action: str, *, force: bool) -> None:
-        self._numbers += 1
-        name = f"act-{self._numbers}"
-        self._actions[instance.uuid] = name
-        self._stage.trace.event("operators", "act", action, instance.name, force=force)
-        body = {"action": action, "force": force}
-        path = f"/v1/instances/{instance.uuid}/act"
-        began = False
-        try:
-            async for line in self._lines(self._hosts[host].control_address, path, body):
-                if not began:
-                    began = True
-                    now = self._stage.timeline.now
-                    self._stage.observe(
-                        ActionBegan(now, name, instance.name, Owner.OPERATOR, not force)
-                    )
-                self._hear(instance, name, line)
-        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as fault:
-            self._stage.trace.event("operators", f"{name}: {type(fault).__name__}")
-        if began:
-            self._stage.observe(ActionEnded(self._stage.timeline.now, name))
-
-    def _hear(self, instance: Instance, action: str, line: dict[str, Any]) -> None:
-        """Observes what a line says of a vote or notice."""
-        step, now = line.get("step"), self._stage.timeline.now
-        if step not in ("vote", "notice") or "event" not in line:
-            return
-        key = instance.uuid, line["event"], step == "vote"
-        if "seconds" in line and "window" in line:
-            self._numbers += 1
-            request = self._requests[key] = f"op-{self._numbers}"
-            end = self._ends[request] = now + line["seconds"]
-            self._stage.observe(
-                Asked(
-                    now,
-                    request,
-                    instance.name,
-                    line["event"],
-                    action,
-                    step == "vote",
-                    end,
-                    Owner.OPERATOR,
-                )
-            )
-        elif "result" in line:
-            request = self._requests.get(key, "")
-            if self._ends.pop(request, None) is not None:
-                self._stage.observe(Verdict(now, request, line["result"]))
+    def _now(self) -> float:
+        return self._stage.timeline.now
 
     async def _lines(
         self, address: str, path: str, body: dict[str, Any]

@@ -66,8 +66,9 @@ class Pipe:
         #: Called when the reader finds something new, and when the writer has room again.
         self.on_arrival: Callable[[], object] = _nothing
         self.on_room: Callable[[], object] = _nothing
-        #: Called with the bytes that arrive, by whoever reads along.
+        #: Called with the bytes that arrive, and that are written, by whoever reads along.
         self.on_bytes: Callable[[bytes], object] | None = None
+        self.on_written: Callable[[bytes], object] | None = None
         #: What the reader sees: bytes, then the end, or a reset at any time.
         self.unread = bytearray()
         self.ended = False
@@ -99,6 +100,8 @@ class Pipe:
         """Sends bytes; returns how many there was room for."""
         taken = bytes(data[: self.room])
         if taken:
+            if self.on_written is not None:
+                self.on_written(taken)
             self._on_way += len(taken)
             cut = 0
             if len(taken) > 1 and self._stream.random() < self.quality.split:

@@ -7,6 +7,7 @@ from typing import Protocol
 import trio
 
 from hbtrio.nursery.guest.device import READ_BYTES, DeviceFault
+from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.process import Process, Waiters
 
 
@@ -37,6 +38,8 @@ class PortHandle:
     """
 
     persistent = True
+
+    resource = Resource.DESCRIPTOR
 
     def __init__(self, port: GuestPort, process: Process) -> None:
         self._port = port

@@ -12,6 +12,7 @@ import sniffio
 import trio
 
 from hbtrio.simulate.machine import Machine
+from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.timeline import Costs, Entry, Timeline
 from hbtrio.simulate.trace import Trace
 from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop
@@ -24,6 +25,10 @@ CURRENT: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("proces
 
 class Held(Protocol):
     """What a process has of its kernel."""
+
+    @property
+    def resource(self) -> Resource | None:
+        """What that is; None if it was given to the process, and is not its own to give back."""
 
     def released(self) -> None:
         """Called when the process has died."""
@@ -57,6 +62,8 @@ class Process:
         self.at_thaw: list[Callable[[], object]] = []
         #: What its kernel releases at its death.
         self.held: dict[Held, None] = {}
+        #: What it still had when it ended by itself.
+        self.left: tuple[Held, ...] = ()
         #: The exception that has ended it; None while it lives, after a kill and a regular end.
         self.error: BaseException | None = None
         #: Task steps and effects so far.
@@ -287,6 +294,7 @@ class Process:
             return math.inf
         if stop is Stop.ENDED:
             self.error = run.error
+            self.left = tuple(self.held)
             self.trace.event(self.name, "ended", error=type(run.error).__name__)
             self._end()
             return math.inf

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hbtrio.simulate.observations import AGENT, RejectArrived
-from hbtrio.simulate.places import Stage
+from hbtrio.simulate.observations import AGENT, Observation, RejectArrived
 
 #: Takes in the bytes of one direction of a connection.
 Feed = Callable[[bytes], None]
@@ -21,16 +20,24 @@ class RejectWatch:
     """Reads along on channels and links.
 
     Args:
-        stage: what all parts use.
+        now: the time of the run, in seconds.
+        observe: called with what is observed.
         request_of: finds the request of an instance's vote on an event; "" if there is none.
     """
 
-    def __init__(self, stage: Stage, request_of: Callable[[str, str], str]) -> None:
-        self._stage = stage
+    def __init__(
+        self,
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+        request_of: Callable[[str, str], str],
+    ) -> None:
+        self._now = now
+        self._observe = observe
         self._request_of = request_of
-        #: The requests by the id that the host, or the agent, gave them.
+        #: The requests by the id that the host gave them.
         self._invocations: dict[tuple[str, int], str] = {}
-        self._commands: dict[str, str] = {}
+        #: The requests by the id that the agent gave them.
+        self.commands: dict[str, str] = {}
 
     def channel_to_guest(self, uuid: str) -> Feed:
         """Reads what arrives at the VM of an instance."""
@@ -40,7 +47,7 @@ class RejectWatch:
                 key = uuid, message.get("invocation_id", 0)
                 self._invocations[key] = self._request_of(uuid, message.get("event_type", ""))
 
-        return _lines(b'"revocable"', asked)
+        return read_lines(b'"revocable"', asked)
 
     def channel_to_host(self, uuid: str, host: str) -> Feed:
         """Reads what arrives at the daemon of a host from an instance."""
@@ -49,7 +56,7 @@ class RejectWatch:
             if message.get("vote_result") == "reject":
                 self._arrived(host, self._invocations.get((uuid, message.get("invocation_id", 0))))
 
-        return _lines(b'"reject"', answered)
+        return read_lines(b'"reject"', answered)
 
     def link_to_host(self) -> Feed:
         """Reads what arrives at the daemon of a host from the agent."""
@@ -57,25 +64,25 @@ class RejectWatch:
         def asked(message: dict[str, Any]) -> None:
             if "command_id" in message:
                 request = self._request_of(message.get("uuid", ""), message.get("event", ""))
-                self._commands[message["command_id"]] = request
+                self.commands[message["command_id"]] = request
 
-        return _lines(b'"vote":true', asked)
+        return read_lines(b'"vote":true', asked)
 
     def link_to_agent(self) -> Feed:
         """Reads what arrives at the agent from a host."""
 
         def answered(message: dict[str, Any]) -> None:
             if message.get("result") == "reject" and message.get("kind") == "vote":
-                self._arrived(AGENT, self._commands.get(message.get("command_id", "")))
+                self._arrived(AGENT, self.commands.get(message.get("command_id", "")))
 
-        return _lines(b'"reject"', answered)
+        return read_lines(b'"reject"', answered)
 
     def _arrived(self, process: str, request: str | None) -> None:
         if request:
-            self._stage.observe(RejectArrived(self._stage.timeline.now, process, request))
+            self._observe(RejectArrived(self._now(), process, request))
 
 
-def _lines(marker: bytes, see: Callable[[dict[str, Any]], None]) -> Feed:
+def read_lines(marker: bytes, see: Callable[[dict[str, Any]], None]) -> Feed:
     """Cuts bytes into lines, and shows those that are JSON objects and have the marker in them."""
     rest = b""
 

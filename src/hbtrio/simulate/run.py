@@ -36,6 +36,7 @@ def run_schedule(
         fleet = Fleet(schedule, watch.see)
         end_s = 60 * schedule.minutes
         fleet.run(end_s)
+        fleet.look_again()
     for status in _statuses(fleet, end_s, watch):
         watch.see(status)
     result = watch.finish(end_s, schedule.seed)

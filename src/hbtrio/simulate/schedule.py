@@ -137,17 +137,20 @@ class Schedule:
         """
         return 60 * self.minutes - LIVENESS_S
 
-    def drawn(self, rate: float = 1.0, kinds: Collection[Kind] = tuple(Kind)) -> Schedule:
+    def drawn(
+        self, rate: float = 1.0, kinds: Collection[Kind] = tuple(Kind), share: float = 0.5
+    ) -> Schedule:
         """Returns this test case with the faults that its seed draws.
 
         Args:
             rate: how many times as many faults as usual; 0 for none.
-            kinds: those to draw from; a run uses each of them with a probability of a half.
+            kinds: those to draw from.
+            share: of the kinds that a run uses.
         """
         drawn: list[Fault] = []
         for kind in Kind:
             random = Random(f"{self.seed}/faults/{kind}")
-            if random.random() < 0.5 and kind in kinds and rate > 0:
+            if random.random() < share and kind in kinds and rate > 0:
                 drawn += _draw(kind, random, KIND_RULES[kind].gap_s / rate, self.quiet_s)
         return attrs.evolve(self, faults=tuple(sorted(drawn, key=_order)))
 

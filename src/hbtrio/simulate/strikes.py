@@ -20,7 +20,7 @@ from hbtrio.simulate.schedule import Fault, Schedule
 
 #: How long before the end of the VIM's window the window of the same vote ends elsewhere, in
 #: seconds: the host adds 1 s to the guest's, and the agent 3 s to the host's.
-_EARLIER_S: Final = {Target.INSTANCE: 4.0, Target.HOST: 3.0, Target.AGENT: 0.0}
+EARLIER_S: Final = {Target.INSTANCE: 4.0, Target.HOST: 3.0, Target.AGENT: 0.0}
 
 
 class Strikes:
@@ -69,7 +69,7 @@ class Strikes:
     def _await_window(self, fault: Fault, target: Target) -> None:
         """Strikes so that the fault is over shortly before the end of the next window."""
         now = self._timeline.now
-        earlier_s = _EARLIER_S[target]
+        earlier_s = EARLIER_S[target]
         end = self._targets.next_end(now + earlier_s) - earlier_s
         if end == math.inf:
             self._timeline.after(0.5, partial(self._await_window, fault, target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Final
 
 import attrs
 
@@ -45,7 +46,7 @@ class Action:
 
 
 #: What a host reports of an instance that does not heartbeat.
-_SILENT_KINDS = frozenset({"stopped", "loss", "paused", "absent", "unwatched"})
+SILENT_KINDS: Final = frozenset({"stopped", "loss", "paused", "absent", "unwatched"})
 
 
 class Truth:
@@ -83,7 +84,7 @@ class Truth:
                 self.started_s[observation.process] = observation.at_s
             case Reported(kind="heartbeating", instance=instance, host=host):
                 self._heartbeating.add((instance, host))
-            case Reported(instance=instance, host=host) if observation.kind in _SILENT_KINDS:
+            case Reported(instance=instance, host=host) if observation.kind in SILENT_KINDS:
                 self._heartbeating.discard((instance, host))
             case CommandBegan():
                 self.commands[observation.instance].append(observation)

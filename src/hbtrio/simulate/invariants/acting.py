@@ -48,7 +48,7 @@ class FrozenNotActed(Invariant):
                     self.judge(
                         f"{name} of {instance}, which is frozen since {began_s:.3f} s",
                         (LOG, name == "log"),
-                        (_JUST_BEGAN, self.truth.now_s - began_s <= ASKED_S),
+                        (_JUST_BEGAN, self.truth.now_s - began_s <= ASKED_S + self.bounds.late_s),
                         (_NO_LIBVIRT, not self.bounds.libvirt),
                     )
 
@@ -106,7 +106,10 @@ class OneOwner(Invariant):
         )
 
     def _lapsed(self, action: Action) -> bool:
-        return action.began.owner is Owner.VIM and self.truth.now_s - action.step_s >= NEXT_STEP_S
+        return (
+            action.began.owner is Owner.VIM
+            and self.truth.now_s - action.step_s >= NEXT_STEP_S - self.bounds.late_s
+        )
 
 
 def _words(action: Action) -> str:

@@ -50,7 +50,7 @@ class HealthyNotLost(Invariant):
                 self.judge(f"{instance} is well and reported lost", self._disturbed(instance))
             case CommandBegan(purpose=Purpose.CORRECTIVE, instance=instance, name=name):
                 was_ill = self.truth.held_since(
-                    self.truth.now_s - ILL_S, instance, Condition.GUEST_ILL
+                    self.truth.now_s - ILL_S - self.bounds.late_s, instance, Condition.GUEST_ILL
                 )
                 self.judge(
                     f"{name} of {instance}, which is well",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hbtrio.simulate.invariant import CROSSED_S, WAY_S, Excuse, Invariant
+from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import AWAY, STOPPED_BETWEEN
 from hbtrio.simulate.observations import (
     DISTURBANCES,
@@ -32,13 +32,15 @@ class NothingStale(Invariant):
         """Judges what is carried out."""
         match observation:
             case CarriedOut(process=process, at_s=at_s, begin_by_s=begin_by_s):
-                if at_s > begin_by_s + WAY_S:
+                if at_s > begin_by_s + self.bounds.way_s:
                     self.judge(
                         f"{process} carries out {observation.request}, which was to begin by "
                         f"{begin_by_s:.3f} s",
                         (
                             STOPPED_BETWEEN,
-                            self.truth.held_since(at_s - CROSSED_S, process, Condition.STOPPED),
+                            self.truth.held_since(
+                                at_s - self.bounds.crossed_s, process, Condition.STOPPED
+                            ),
                         ),
                     )
 
@@ -59,7 +61,7 @@ class NothingOutlives(Invariant):
                 age_s = self.truth.now_s - over_s
                 self.judge(
                     f"{what.value} {name} of {process} is there {age_s:.3f} s after its scope",
-                    (_REAPED, what is Resource.CHILD and age_s <= REAPED_S),
+                    (_REAPED, what is Resource.CHILD and age_s <= REAPED_S + self.bounds.late_s),
                 )
 
 

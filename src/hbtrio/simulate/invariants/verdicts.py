@@ -7,7 +7,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Final
 
-from hbtrio.simulate.invariant import CROSSED_S, WAY_S, Excuse, Invariant
+from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, STOPPED_BETWEEN, VIM_AWAY
 from hbtrio.simulate.observations import (
     AGENT,
@@ -52,14 +52,19 @@ class OneVerdict(Invariant):
         match observation:
             case Asked(request=request, answer_by_s=answer_by_s):
                 self._asked[request] = observation
-                self.agenda.add(answer_by_s + WAY_S, partial(self._look, observation))
+                self.agenda.add(answer_by_s + self.bounds.way_s, partial(self._look, observation))
             case Verdict(request=request) if request not in self._asked:
                 self._answered.add(request)
-                self.agenda.add(observation.at_s + WAY_S, partial(self._look_for_question, request))
+                self.agenda.add(
+                    observation.at_s + self.bounds.way_s, partial(self._look_for_question, request)
+                )
             case Verdict(request=request):
                 self._answered.add(request)
                 asked = self._asked[request]
-                if observation.at_s > asked.answer_by_s + WAY_S and request not in self._missed:
+                if (
+                    observation.at_s > asked.answer_by_s + self.bounds.way_s
+                    and request not in self._missed
+                ):
                     self._late(asked)
 
     def _look_for_question(self, request: str) -> None:
@@ -81,7 +86,7 @@ class OneVerdict(Invariant):
 
     def _late(self, asked: Asked) -> None:
         """Judges a verdict that was due while something was away, and comes now."""
-        since_s = self.truth.now_s - CROSSED_S
+        since_s = self.truth.now_s - self.bounds.crossed_s
         self.judge(
             f"{_words(asked)} has its verdict only now",
             (VIM_AWAY, self._vim_away(asked)),
@@ -157,7 +162,7 @@ class RejectKept(Invariant):
                         f"{request}: {process} decides {result}, and the reject has been in its "
                         f"socket for {now_s - arrived_s:.4f} s",
                         (OVERRIDDEN, observation.overridden),
-                        (_CROSSED, now_s - arrived_s <= CROSSED_S),
+                        (_CROSSED, now_s - arrived_s <= self.bounds.crossed_s),
                         (_DIED, started_s > arrived_s),
                     )
 
@@ -233,7 +238,9 @@ class HistoryAgrees(Invariant):
             )
 
     def _look_again(self, verdict: Verdict) -> None:
-        self.agenda.add(self.truth.now_s + RECORDED_S, partial(self._missing, verdict))
+        self.agenda.add(
+            self.truth.now_s + RECORDED_S + self.bounds.late_s, partial(self._missing, verdict)
+        )
 
     def _missing(self, verdict: Verdict) -> None:
         if self._recorded[verdict.request]:

@@ -1,0 +1,67 @@
+"""Observes when hosts carry out what the agent has commanded, and until when they were to begin.
+
+Which command it is, and its moment, are read on the link; that it is carried out, where the host
+writes the vote or notice to the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from hbtrio.simulate.observations import CarriedOut, Observation
+from hbtrio.simulate.reject_watch import Feed, read_lines
+
+#: Returns when the clock of a host's process shows a time, in seconds of the run; of a process that
+#: is not the host's present one, the moment is long past: 0.
+WhenOf = Callable[[str, str, float], float]
+
+
+@attrs.frozen
+class _Command:
+    command_id: str
+    begin_by_s: float
+
+
+class BeginWatch:
+    """Reads along on links and channels.
+
+    Args:
+        now: the time of the run, in seconds.
+        observe: called with what is observed.
+        when: see :data:`WhenOf`; called with the host's name, the process and its time.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], observe: Callable[[Observation], None], when: WhenOf
+    ) -> None:
+        self._now = now
+        self._observe = observe
+        self._when = when
+        #: The last command about each event of an instance that a host has, and has not begun.
+        self._commands: dict[tuple[str, str, str, bool], _Command] = {}
+
+    def link_to_host(self, host: str) -> Feed:
+        """Reads what arrives at the daemon of a host from the agent."""
+
+        def commanded(message: dict[str, Any]) -> None:
+            begin_by_s = message.get("begin_by_s")
+            if "vote" in message and begin_by_s is not None:
+                key = host, message["uuid"], message["event"], bool(message["vote"])
+                at_s = self._when(host, message["boot_id"], begin_by_s)
+                self._commands[key] = _Command(message["command_id"], at_s)
+
+        return read_lines(b'"begin_by_s"', commanded)
+
+    def channel_from_host(self, uuid: str, host: str) -> Feed:
+        """Reads what the daemon of a host writes to an instance."""
+
+        def begun(message: dict[str, Any]) -> None:
+            is_vote = message.get("notification_type") == "revocable"
+            command = self._commands.pop((host, uuid, message.get("event_type", ""), is_vote), None)
+            if command is not None:
+                self._observe(CarriedOut(self._now(), host, command.command_id, command.begin_by_s))
+
+        return read_lines(b'revocable"', begun)

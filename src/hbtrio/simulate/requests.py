@@ -1,0 +1,105 @@
+"""Knows which votes and notices somebody has asked for, and observes them and their verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hbtrio.simulate.observations import Asked, Observation, Owner, Verdict
+
+
+class Requests:
+    """The votes and notices of one requester: the VIM, or the operators.
+
+    Args:
+        prefix: begins their names.
+        owner: who asks.
+        names: the instances' names by uuid.
+        now: the time of the run, in seconds.
+        observe: called with what is observed.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        owner: Owner,
+        names: Mapping[str, str],
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+    ) -> None:
+        self._prefix = prefix
+        self._owner = owner
+        self._names = names
+        self._now = now
+        self._observe = observe
+        self._numbers = 0
+        #: The votes or notices on each event of each instance, and when they were named.
+        self._named: defaultdict[tuple[str, str, bool], list[tuple[float, str]]] = defaultdict(list)
+        #: The action that an instance's next request belongs to.
+        self._actions: dict[str, str] = {}
+        #: When each open vote or notice ends.
+        self._ends: dict[str, float] = {}
+
+    def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+        """Returns the last request about an event of an instance; "" if there was none."""
+        return self.request_at(uuid, event, is_vote, math.inf)
+
+    def request_at(self, uuid: str, event: str, is_vote: bool, at_s: float) -> str:  # noqa: FBT001
+        """Returns the last of these requests that was named until then; "" if there was none."""
+        named = self._named.get((uuid, event, is_vote), ())
+        return next((request for named_s, request in reversed(named) if named_s <= at_s), "")
+
+    def action_of(self, uuid: str) -> str:
+        """Returns the last action on an instance; "" if there was none."""
+        return self._actions.get(uuid, "")
+
+    def next_end(self, after_s: float) -> float:
+        """Returns when the next open vote or notice ends; infinite if none is open."""
+        return min((end for end in self._ends.values() if end > after_s), default=math.inf)
+
+    def begin_action(self, uuid: str, action: str) -> None:
+        """What is asked for from now on belongs to this action."""
+        self._actions[uuid] = action
+
+    def name(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+        """Names a vote or notice that is about to be asked for, and returns its name."""
+        self._numbers += 1
+        request = f"{self._prefix}-{self._numbers}"
+        self._named[uuid, event, is_vote].append((self._now(), request))
+        return request
+
+    def accepted(self, request: str, uuid: str, event: str, *, vote: bool, seconds: float) -> None:
+        """Observes that a vote or notice was accepted, whose requester waits for some seconds."""
+        now = self._now()
+        self._ends[request] = end_s = now + seconds
+        name, action = self._names[uuid], self.action_of(uuid)
+        self._observe(Asked(now, request, name, event, action, vote, end_s, self._owner))
+
+    def is_open(self, request: str) -> bool:
+        """Whether a request has no verdict yet."""
+        return request in self._ends
+
+    def answered(self, request: str, result: str) -> None:
+        """Observes that a verdict has reached its requester."""
+        self._ends.pop(request, None)
+        self._observe(Verdict(self._now(), request, result))
+
+
+class OperatorRequests(Requests):
+    """The operators' requests, by what is answered to their actions."""
+
+    def heard(self, uuid: str, line: dict[str, Any]) -> None:
+        """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""
+        step = line.get("step")
+        if step not in ("vote", "notice") or "event" not in line:
+            return
+        event, is_vote = line["event"], step == "vote"
+        if "seconds" in line and "window" in line:
+            request = self.name(uuid, event, is_vote)
+            self.accepted(request, uuid, event, vote=is_vote, seconds=line["seconds"])
+        elif "result" in line:
+            request = self.request_of(uuid, event, is_vote)
+            if self.is_open(request):
+                self.answered(request, line["result"])
