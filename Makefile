@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim docs site format clean
+.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -115,6 +115,12 @@ bench-crowd: $(VENV)/.installed-test
 soak: ## half an hour of votes, kills and stalls; SOAK_S=SECONDS
 soak: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m soak
+
+# Real daemons in which things go wrong, judged by the simulator's invariants; CHAOS_MINUTES=… for
+# fewer, CHAOS_SEED=… or CHAOS_FAULTS=FILE for a schedule that was drawn before.
+chaos: ## twenty minutes of faults on real daemons, judged as simulated ones; CHAOS_MINUTES=MINUTES
+chaos: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m chaos
 
 # It goes on where it was; the report is in build/simulation. 4 to 5 CPU seconds a seed on a busy machine.
 soak-sim: ## simulated fleets in which everything goes wrong, resumable; SEEDS=N or A-B

@@ -35,6 +35,7 @@ OTHER_FOLDERS: Final = {
     "bench",
     "captures",
     "certificates",
+    "chaos",
     "deploy",
     "e2e",
     "fixtures",

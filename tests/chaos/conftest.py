@@ -1,0 +1,7 @@
+"""What tests of real processes share."""
+
+from __future__ import annotations
+
+from support.home import home
+
+__all__ = ["home"]

@@ -1,0 +1,135 @@
+"""What real daemons say becomes observations."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from chaos.records import Records, RunClock
+from chaos.translation import LEARNS_S, Sayings
+from hbtrio.simulate.observations import (
+    AGENT,
+    Decided,
+    Observation,
+    Owner,
+    Recorded,
+    Reported,
+)
+from hbtrio.simulate.requests import Requests
+from hbtrio.store import history
+from hbtrio.store.migration import migrate
+from hbtrio.store.records import HistoryEntry
+from hbtrio.store.schema import MIGRATIONS
+from hbtrio.wire.vocabulary import Event, VoteResult
+
+UUID = "00000000-1111-4222-8bcd-0123456789ef"
+
+
+class Desk:
+    """Somebody who asks, and what was observed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = RunClock()
+        self.clock.begin()
+        self.began = datetime.now(UTC).timestamp()
+        self.records = Records(self.clock, directory / "observations.jsonl")
+        self.time = 0.0
+        names = {UUID: "vm0"}
+        self.requests = Requests("vim", Owner.VIM, names, lambda: self.time, self.records.observe)
+        self.commands: dict[str, str] = {}
+        self.sayings = Sayings(self.records, names, self.requests.request_at, self.commands)
+
+    def ask(self, at_s: float, event: str = "stop", *, vote: bool = True) -> str:
+        self.time = at_s
+        return self.requests.name(UUID, event, vote)
+
+    def says(self, at_s: float, kind: str, **members: str) -> None:
+        time = datetime.fromtimestamp(self.began + at_s, UTC).isoformat(timespec="milliseconds")
+        self.sayings.event("compute-0", {"time": time, "kind": kind, "uuid": UUID, **members})
+
+    def seen(self) -> list[Observation]:
+        return list(self.records)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.records.close()
+
+
+def test_a_vote_is_known_by_the_agents_id(desk: Desk) -> None:
+    first, second = desk.ask(1.0), desk.ask(5.0)
+    desk.commands["c-1"] = first
+    desk.says(9.0, "vote", event="stop", result="reject", command_id="c-1")
+    [decided] = desk.seen()
+    assert isinstance(decided, Decided)
+    assert (decided.process, decided.request, decided.result) == ("compute-0", first, "reject")
+    assert second != first
+    assert decided.at_s == pytest.approx(9.0, abs=0.1)
+
+
+def test_a_vote_without_an_id_is_the_last_one_until_then(desk: Desk) -> None:
+    first, _ = desk.ask(1.0), desk.ask(9.0)
+    desk.says(5.0, "vote", event="stop", result="accept")
+    [decided] = desk.seen()
+    assert isinstance(decided, Decided)
+    assert decided.request == first
+
+
+def test_its_operator_may_learn_a_little_later_that_he_has_asked(desk: Desk) -> None:
+    request = desk.ask(5.0 + 0.5 * LEARNS_S)
+    desk.says(5.0, "notice", event="stop", result="complete")
+    assert desk.seen() == []  # a vote is no notice
+    desk.says(5.0, "vote", event="stop", result="accept")
+    [decided] = desk.seen()
+    assert isinstance(decided, Decided)
+    assert decided.request == request
+
+
+@pytest.mark.parametrize(
+    ("says", "heartbeats"),
+    [
+        (["heartbeating"], True),
+        (["heartbeating", "loss"], False),
+        (["heartbeating", "stopped"], False),
+        (["heartbeating", "corrective"], True),
+        (["heartbeating", "paused", "heartbeating"], True),
+    ],
+)
+def test_reports(desk: Desk, says: list[str], heartbeats: bool) -> None:
+    for number, kind in enumerate(says):
+        desk.says(float(number), kind)
+    desk.says(9.0, "not-acted", cause="paused")
+    reports = [one for one in desk.seen() if isinstance(one, Reported)]
+    assert [one.kind for one in reports] == [*says, "not-acted"]
+    assert reports[-1].cause == "paused"
+    assert {one.instance for one in reports} == {"vm0"}
+    assert (("vm0", "compute-0") in desk.sayings.heartbeating) is heartbeats
+
+
+def test_a_history(desk: Desk, tmp_path: Path) -> None:
+    request = desk.ask(1.0)
+    with closing(sqlite3.connect(tmp_path / "agent.db", isolation_level=None)) as db:
+        migrate(db, MIGRATIONS)
+        for at_s, kind, result, reason in (
+            (4.0, "vote", VoteResult.REJECT, "busy"),
+            (6.0, "vote", VoteResult.ERROR, "refused: it is not there"),
+            (7.0, "loss", None, ""),
+        ):
+            time = datetime.fromtimestamp(desk.began + at_s, UTC)
+            event = Event.STOP if kind == "vote" else None
+            entry = HistoryEntry(time, kind, UUID, "compute-0", reason, event, result)
+            history.record(db, entry, desk.began + at_s + 0.25)
+    desk.sayings.history(tmp_path / "agent.db", decides=AGENT)
+    [decided, recorded] = desk.seen()
+    assert isinstance(decided, Decided)
+    assert (decided.process, decided.request, decided.result) == (AGENT, request, "reject")
+    assert isinstance(recorded, Recorded)
+    assert (recorded.request, recorded.result) == (request, "reject")
+    assert recorded.at_s - decided.at_s == pytest.approx(0.25, abs=0.01)
