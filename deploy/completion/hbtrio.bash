@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/hbtrio
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hbtrio_ctl_subparsers=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget act)
+_shtab_hbtrio_ctl_subparsers=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget drain act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps inhibit lab simulate check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log --log-format)
@@ -27,6 +27,7 @@ _shtab_hbtrio_ctl_unhold_option_strings=(-h --help --json --host --group)
 _shtab_hbtrio_ctl_alarms_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_brake_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_forget_option_strings=(-h --help --json)
+_shtab_hbtrio_ctl_drain_option_strings=(-h --help --json --action --parallel --order --retry-for --on-reject --ignore-hold --dry-run --resume --cancel --list)
 _shtab_hbtrio_ctl_act_option_strings=(-h --help --json --force --take-over --ignore-hold --ignore-group)
 _shtab_hbtrio_ctl_option_strings=(-h --help --url --token-file --ca --certificate --key --no-pager)
 _shtab_hbtrio_apps_option_strings=(-h --help --app-socket --json)
@@ -43,6 +44,7 @@ _shtab_hbtrio_guest___app_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_host___config_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_host___control_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_agent___config_COMPGEN=_shtab_compgen_files
+_shtab_hbtrio_ctl_drain___order_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___ca_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___certificate_COMPGEN=_shtab_compgen_files
@@ -66,8 +68,10 @@ _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective extended heart
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_alarms_pos_0_choices=(send withdraw)
 _shtab_hbtrio_ctl_brake_pos_0_choices=(release)
+_shtab_hbtrio_ctl_drain___action_choices=(stop reboot pause suspend resize live-migrate cold-migrate)
+_shtab_hbtrio_ctl_drain___on_reject_choices=(wait skip force abort)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
-_shtab_hbtrio_ctl_pos_0_choices=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget act)
+_shtab_hbtrio_ctl_pos_0_choices=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget drain act)
 _shtab_hbtrio_inhibit___what_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
 _shtab_hbtrio_simulate___every_step_choices=(vote act migrate)
 _shtab_hbtrio_check_config___kind_choices=(guest host agent)
@@ -136,6 +140,15 @@ _shtab_hbtrio_ctl_brake___json_nargs=0
 _shtab_hbtrio_ctl_forget__h_nargs=0
 _shtab_hbtrio_ctl_forget___help_nargs=0
 _shtab_hbtrio_ctl_forget___json_nargs=0
+_shtab_hbtrio_ctl_drain_pos_0_nargs='*'
+_shtab_hbtrio_ctl_drain__h_nargs=0
+_shtab_hbtrio_ctl_drain___help_nargs=0
+_shtab_hbtrio_ctl_drain___json_nargs=0
+_shtab_hbtrio_ctl_drain___ignore_hold_nargs=0
+_shtab_hbtrio_ctl_drain___dry_run_nargs=0
+_shtab_hbtrio_ctl_drain___resume_nargs=0
+_shtab_hbtrio_ctl_drain___cancel_nargs=0
+_shtab_hbtrio_ctl_drain___list_nargs=0
 _shtab_hbtrio_ctl_act__h_nargs=0
 _shtab_hbtrio_ctl_act___help_nargs=0
 _shtab_hbtrio_ctl_act___json_nargs=0

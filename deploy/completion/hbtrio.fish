@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --reason --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -169,6 +169,19 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl brake; and test $_shtab_hbtrio_np
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -l json -d 'write one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a drain -d 'Perform an action on all instances of a host, a bounded number at once.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l json -d 'write JSON, one object per line; one object for --list and --cancel'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l action -xka "stop reboot pause suspend resize live-migrate cold-migrate" -d action
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l parallel -x -d 'at most so many actions at once (default 1)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l order -xka "(__fish_complete_path (commandline -ct))" -d 'name; group: each as far from the others of its group as possible; or a file that names those that come first, one a line (default name)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l retry-for -x -d 'skip an instance that rejects, or is blocked by its group or another action, for so long: 90s, 30m, 1h30m (default 30m)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l on-reject -xka "wait skip force abort" -d what
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l ignore-hold -d 'don'"'"'t skip instances that are on hold'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l dry-run -d 'ask all guests, show the order, and do nothing'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l resume -d 'watch the drain in progress, or the last one'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l cancel -d 'take no more turns; an instance that was told is told of the end'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl drain' -l list -d 'show the drains in progress and the last ones'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a act -d 'Perform an action on an instance, with its vote and notices.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l json -d 'write JSON, one object per line'

@@ -29,6 +29,7 @@ _shtab_hbtrio_ctl_commands() {
     act:'Perform an action on an instance, with its vote and notices.'
     alarms:'Send or withdraw the alarms of a host that an agent holds back.'
     brake:'Let a host run corrective commands again after a mass failure.'
+    drain:'Perform an action on all instances of a host, a bounded number at once.'
     events:'Show past events, and with --follow new ones.'
     forget:'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
     groups:'Show who of each group is available, and how many may go down.'
@@ -128,6 +129,25 @@ _shtab_hbtrio_ctl_brake_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_brake_defaults_added=0
+
+_shtab_hbtrio_ctl_drain_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line\; one object for --list and --cancel]"
+  "--action[action]:ACTION:(stop reboot pause suspend resize live-migrate cold-migrate)"
+  "--parallel[at most so many actions at once (default 1)]:N:"
+  "--order[name\; group\: each as far from the others of its group as possible\; or a file that names those that come first, one a line (default name)]:FILE:_files"
+  "--retry-for[skip an instance that rejects, or is blocked by its group or another action, for so long\: 90s, 30m, 1h30m (default 30m)]:T:"
+  "--on-reject[what]:WHAT:(wait skip force abort)"
+  "--ignore-hold[don\'t skip instances that are on hold]"
+  "--dry-run[ask all guests, show the order, and do nothing]"
+  "--resume[watch the drain in progress, or the last one]"
+  "--cancel[take no more turns\; an instance that was told is told of the end]"
+  "--list[show the drains in progress and the last ones]"
+  "(*)::the hosts\; at least one at an agent:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_drain_defaults_added=0
 
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -415,6 +435,7 @@ _shtab_hbtrio_ctl() {
         act) _arguments -C -s $_shtab_hbtrio_ctl_act_options ;;
         alarms) _arguments -C -s $_shtab_hbtrio_ctl_alarms_options ;;
         brake) _arguments -C -s $_shtab_hbtrio_ctl_brake_options ;;
+        drain) _arguments -C -s $_shtab_hbtrio_ctl_drain_options ;;
         events) _arguments -C -s $_shtab_hbtrio_ctl_events_options ;;
         forget) _arguments -C -s $_shtab_hbtrio_ctl_forget_options ;;
         groups) _arguments -C -s $_shtab_hbtrio_ctl_groups_options ;;

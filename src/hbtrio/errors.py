@@ -38,6 +38,10 @@ class ExitStatus(IntEnum):
     NOT_INHIBITED = 125
     NOT_EXECUTABLE = 126
     NOT_FOUND = 127
+    #: A drain has ended, and some instances were skipped.
+    INCOMPLETE = 10
+    #: A drain was cancelled or aborted.
+    ABORTED = 11
     #: A programming error; the traceback is in the log. sysexits' EX_SOFTWARE.
     INTERNAL = 70
 

@@ -15,11 +15,11 @@ import pytest
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
+from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.policy.profile import Profile
-from hbtrio.store import drain_rows, host_rows
+from hbtrio.store import host_rows
 from hbtrio.store.database import open_database
-from hbtrio.store.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,
@@ -140,12 +140,12 @@ async def test_a_drain_is_recalled_as_it_was_stored_last(path: str, clock: Clock
 
 async def test_the_last_drains_are_kept(path: str, clock: Clock) -> None:
     async with HostStore.open(path, clock) as store:
-        for number in range(drain_rows.KEPT + 2):
+        for number in range(KEPT + 2):
             record = attrs.evolve(DRAIN, id=f"d{number}", begun_at=float(number))
             place = attrs.evolve(PLACES[1], drain=record.id)
             await store.put_drain(StoredDrain(record, (place,)))
         kept = (await store.recall()).drains
-        assert [one.record.id for one in kept] == [f"d{n}" for n in range(2, drain_rows.KEPT + 2)]
+        assert [one.record.id for one in kept] == [f"d{n}" for n in range(2, KEPT + 2)]
         assert all(len(one.places) == 1 for one in kept)
 
 

@@ -111,7 +111,7 @@ async def round_request(request: Request, notification: NotificationType) -> Eve
     Raises:
         HTTPException: 400, the body is faulty, or the event is not voted on.
     """
-    event = _word(Event, "event", (await _body(request, NoticeRequest)).event, EVENT_TABLE)
+    event = word(Event, "event", (await body_of(request, NoticeRequest)).event, EVENT_TABLE)
     if notification is NotificationType.REVOCABLE and not EVENT_TABLE[event].voted:
         raise HTTPException(400, f"{event} is not voted on: it has happened already")
     return event
@@ -123,8 +123,8 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
     Raises:
         HTTPException: 400, the body is faulty.
     """
-    body = await _body(request, _CheckedActRequest)
-    return _word(ActionName, "action", body.action, ACTION_TABLE), body
+    body = await body_of(request, _CheckedActRequest)
+    return word(ActionName, "action", body.action, ACTION_TABLE), body
 
 
 async def hold_request(request: Request) -> HoldRequest:
@@ -133,7 +133,7 @@ async def hold_request(request: Request) -> HoldRequest:
     Raises:
         HTTPException: 400, the body is faulty.
     """
-    return await _body(request, HoldRequest)
+    return await body_of(request, HoldRequest)
 
 
 async def alarms_request(request: Request) -> bool:
@@ -142,11 +142,16 @@ async def alarms_request(request: Request) -> bool:
     Raises:
         HTTPException: 400, the body is faulty.
     """
-    word = (await _body(request, AlarmsRequest)).alarms
-    return _word(Alarms, "alarms", word, tuple(Alarms)) is Alarms.SEND
+    alarms = (await body_of(request, AlarmsRequest)).alarms
+    return word(Alarms, "alarms", alarms, tuple(Alarms)) is Alarms.SEND
 
 
-async def _body(request: Request, cls: type[_T]) -> _T:
+async def body_of(request: Request, cls: type[_T]) -> _T:
+    """The body of a request.
+
+    Raises:
+        HTTPException: 400, it is faulty.
+    """
     try:
         data = json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -159,11 +164,15 @@ async def _body(request: Request, cls: type[_T]) -> _T:
         raise HTTPException(400, "; ".join(error.faults)) from error
 
 
-def _word(kind: type[_W], key: str, word: str, known: Collection[_W]) -> _W:
-    """The word as an enum member; an unknown one is a fault of the request."""
-    if word not in known:
+def word(kind: type[_W], key: str, given: str, known: Collection[_W]) -> _W:
+    """A word of a body as an enum member.
+
+    Raises:
+        HTTPException: 400, it is unknown.
+    """
+    if given not in known:
         raise HTTPException(400, f"body.{key}: unknown word; expected one of {', '.join(known)}")
-    return kind(word)
+    return kind(given)
 
 
 def number(request: Request, name: str, default: int, most: int = 99_999) -> int:

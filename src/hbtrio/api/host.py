@@ -8,6 +8,7 @@
                                              new ones
     GET  /v1/tree                            the live tasks; not served by :func:`observe_api`
     GET  /metrics                            metrics for Prometheus
+    GET  /v1/drains, POST /v1/drains, …      see :mod:`hbtrio.api.drains`
     POST /v1/brake/release                   lets corrective commands run after a mass failure
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
@@ -40,6 +41,7 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
+from hbtrio.api.drains import DrainRoutes
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.groups import event_filter, group_lines
 from hbtrio.api.history import history_page
@@ -87,6 +89,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/forget", api.forget, methods=["POST"]),
             Route("/v1/tree", tree_reply, methods=["GET"]),
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
+            *api.drains.acting,
         ]
     )
     return ControlAdmission(app, access, host.remembering.action_refused)
@@ -115,12 +118,18 @@ def _shown(api: _HostApi) -> list[Route]:
         Route("/v1/clock", api.clock, methods=["GET"]),
         Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
         Route("/metrics", api.metrics, methods=["GET"]),
+        *api.drains.shown,
     ]
 
 
 class _HostApi:
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.drains = DrainRoutes(host.drains.runs, host.drains.start, self._check_in_time)
+
+    def _check_in_time(self, request: Request) -> None:
+        with _faults():
+            begin_by(request, self._host.clock).check()
 
     async def status(self, _: Request) -> Response:
         if wait_s := math.ceil(self._host.overload.status_wait_s()):
@@ -172,8 +181,7 @@ class _HostApi:
 
     async def release_brake(self, request: Request) -> Response:
         who = operator_of(request.scope)
-        with _faults():
-            begin_by(request, self._host.clock).check()
+        self._check_in_time(request)
         if not self._host.corrective.brake.release():
             raise HTTPException(409, "the brake is not closed: no corrective command is held back")
         _log.warning("the brake is released for %s", who, extra=fields("brake"))

@@ -181,6 +181,9 @@ Step = AskVote | GiveNotice | Perform | Inspect | AwaitReturn | AwaitDown | Fini
 #: Nothing was done to the VM so far.
 _BEFORE_COMMAND: Final = frozenset({_S.PLANNED, _S.VOTING, _S.PREPARING})
 
+#: The steps that an action which is called off is not to begin.
+BEFORE_COMMAND: Final = _BEFORE_COMMAND | {_S.PERFORMING}
+
 
 class Action:
     """One action on one instance.

@@ -244,7 +244,7 @@ class Drain:
                 self._refused(item, DrainEvent.REJECTED, reason, now)
             case OnReject.FORCE:
                 self._move(item, DrainEvent.REJECTED, reason)
-                item.ask_at = now
+                item.ask_at = -math.inf  # at once
             case OnReject.SKIP:
                 self._move(item, DrainEvent.SKIPPED, f"rejected: {reason}")
             case OnReject.ABORT:

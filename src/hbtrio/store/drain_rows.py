@@ -8,13 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
+from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
-from hbtrio.store.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store.sql import records, rows, text_of
 from hbtrio.wire.vocabulary import ActionName
-
-#: Drains that are kept, the last ones.
-KEPT: Final = 10
 
 #: The statements of the migration that brings the tables.
 TABLES: Final = (

@@ -6,8 +6,8 @@ import math
 
 import attrs
 
+from hbtrio.fsm.drain_records import StoredDrain
 from hbtrio.policy.profile import Profile
-from hbtrio.store.drain_records import StoredDrain
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
 
 

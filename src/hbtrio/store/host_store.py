@@ -14,9 +14,9 @@ from typing import Final
 
 import attrs
 
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store import drain_rows, history, host_rows
 from hbtrio.store.daemon_store import PAGE, DaemonStore
-from hbtrio.store.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,

@@ -40,6 +40,8 @@ _AT_A_HOST: dict[str, tuple[tuple[str, ...], list[set[str]]]] = {
     "history": ((), [{"kind", "uuid", "reason", "id"}]),
     "vote": ((ONE, "stop"), [{"step", "window", "seconds"}, {"step", "result", "reason"}]),
     "notify": ((ONE, "stop"), [{"step", "window", "seconds"}, {"step", "result", "reason"}]),
+    # Its progress is in tests/api/test_drain_ctl.py.
+    "drain": (("--list",), [{"drains"}]),
     "act": (
         (ONE, "live-migrate", "--", "true"),
         [{"step"}] * 4 + [{"step", "argv"}, {"step", "output"}] + [{"step"}] * 2 + [{"outcome"}],

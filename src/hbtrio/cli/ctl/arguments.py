@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hbtrio.cli import Parser
 from hbtrio.cli.ctl.argument_types import Words, entry_id, number
+from hbtrio.cli.ctl.drain_arguments import add_drain
 from hbtrio.cli.ctl.options import UUID_HELP, add_connection, add_filter
 from hbtrio.cli.ctl.order_arguments import add_orders
 from hbtrio.output import writing_out
@@ -65,7 +66,7 @@ class _CommandParser(Parser):
             before = self._names_last(before)
         options, rest = super().parse_known_args(before, namespace)
         options.behind = words[end + 1 :]
-        if options.command == "act":
+        if options.command in ("act", "drain"):
             if rest and not rest[0].startswith("-"):
                 self.error(f"put -- before the command: {' '.join(['--', *rest])}")
         elif options.behind:
@@ -223,6 +224,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     add_orders(command)
+
+    add_drain(command)
 
     act = command(
         "act",

@@ -146,6 +146,8 @@ class Session:
                 return await self._order()
             case "act":
                 return await self._act()
+            case "drain":
+                return await self._drain()
             case kind:
                 return await self._round(kind)
 
@@ -237,6 +239,13 @@ class Session:
         from hbtrio.cli.ctl.survey import survey
 
         return await survey(self._client, self._screen, options)
+
+    async def _drain(self) -> int:
+        # Imported late, as what looks closely is.
+        from hbtrio.cli.ctl.drain import drain
+
+        given = _command(self._options)
+        return await drain(self._client, self._screen, self._options, self._watch, given)
 
     async def _act(self) -> int:
         name = self._options.action

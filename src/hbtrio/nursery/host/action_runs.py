@@ -83,6 +83,7 @@ class ActionRuns:
         commands: what performs each action.
         tools: what all actions share.
         supervisor: counts programming errors.
+        on_ended: called with each action that has come to its end, before that is stored.
         on_over: called with each action that has come to its end, and its outcome.
         owners: who owns each instance.
         groups: which instances must not go down now.
@@ -96,6 +97,7 @@ class ActionRuns:
         commands: ActionCommands,
         tools: ActionTools,
         supervisor: Supervisor,
+        on_ended: Callable[[ActionRun], None],
         on_over: Callable[[ActionRecord, str], Awaitable[object]],
         owners: Owners,
         groups: HostGroups,
@@ -110,6 +112,7 @@ class ActionRuns:
         self._commands = commands
         self._tools = tools
         self._supervisor = supervisor
+        self._on_ended = on_ended
         self._on_over = on_over
         self._owners = owners
         self._groups = groups
@@ -123,6 +126,7 @@ class ActionRuns:
         *,
         begin_by: BeginBy,
         who: str,
+        drain: str = "",
     ) -> ActionRun:
         """Starts an action and returns without waiting for it.
 
@@ -131,6 +135,7 @@ class ActionRuns:
             order: what is asked for; if a group forbids it, the action is rejected at once.
             begin_by: until when it may begin; a later start ends it without a step.
             who: who requested it.
+            drain: the drain that it is part of, or "".
 
         Raises:
             ActionRefused: the host is about to stop, the instance is on hold, an action on it is in
@@ -164,6 +169,7 @@ class ActionRuns:
             step=ActionState.PLANNED.value,
             begun_at=moment.epoch_s,
             boot_id=moment.boot_id,
+            drain=drain,
         )
         denial = self._deny(uuid, order)
         if order.take_over and not denial:
@@ -229,4 +235,6 @@ class ActionRuns:
             self._supervisor.count_crash()
             _log.exception("action %s on %s failed", action.name, action.uuid)
             outcome = _BUG
+        # Stored with the action's end, never after it: an action that is over is not repeated.
+        self._on_ended(action)
         await self._on_over(action.record, outcome)

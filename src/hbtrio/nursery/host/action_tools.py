@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from hbtrio.fsm.action import Action, ActionState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.sightings import Sightings
+from hbtrio.policy.profile import Profile
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.store.host_records import ActionRecord
 from hbtrio.system.runner import ProcessRunner
+from hbtrio.wire.vocabulary import EVENT_TABLE
 
 
 @attrs.frozen
@@ -28,6 +32,7 @@ class ActionTools:
         timeout_s: how long a command may take, in seconds.
         guard: the process's on-time guard.
         memory: remembers the step that each action is at.
+        on_step: called with an action at each step, before the step is stored.
     """
 
     channel_of: Callable[[str], Channel | None]
@@ -37,6 +42,7 @@ class ActionTools:
     timeout_s: float
     guard: OnTimeGuard
     memory: HostMemory
+    on_step: Callable[[ActionRecord], None]
 
     @classmethod
     def of(
@@ -46,6 +52,7 @@ class ActionTools:
         environment: HostEnvironment,
         timeout_s: float,
         guard: OnTimeGuard,
+        on_step: Callable[[ActionRecord], None],
     ) -> ActionTools:
         """Makes them of the parts of a host."""
         return cls(
@@ -56,4 +63,28 @@ class ActionTools:
             timeout_s=timeout_s,
             guard=guard,
             memory=environment.memory,
+            on_step=on_step,
         )
+
+    def bound_s(self, uuid: str, action: Action, down_s: float) -> float:
+        """Returns how long the present step of an action may take, in seconds.
+
+        Args:
+            uuid: its instance.
+            action: its machine.
+            down_s: how long the VM may take to be down.
+        """
+        channel = self.channel_of(uuid)
+        profile = Profile() if channel is None else channel.heartbeat.profile
+        match action.state:
+            case ActionState.VOTING:
+                return profile.vote_s
+            case ActionState.PREPARING if action.before is not None:
+                return profile.window_s(EVENT_TABLE[action.before].notice)
+            case ActionState.PERFORMING:
+                return self.timeout_s
+            case ActionState.AWAITING:
+                return profile.restart_s
+            case ActionState.GOING_DOWN:
+                return down_s
+        return profile.resume_notice_s

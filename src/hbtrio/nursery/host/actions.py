@@ -17,6 +17,7 @@ import trio
 
 from hbtrio.config.expansion import expand
 from hbtrio.fsm.action import (
+    BEFORE_COMMAND,
     Action,
     ActionState,
     AskVote,
@@ -28,19 +29,18 @@ from hbtrio.fsm.action import (
     Perform,
     Step,
 )
-from hbtrio.fsm.ballot import BallotState
 from hbtrio.log.subject import fields
 from hbtrio.nursery.host.action_command import run_command
 from hbtrio.nursery.host.action_rounds import ActionRounds
 from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.down_wait import DownWait
+from hbtrio.nursery.host.return_wait import until_back
 from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.policy.begin_by import BeginBy, Expired
-from hbtrio.policy.profile import Profile
 from hbtrio.store.host_records import ActionRecord
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.operator import ProgressLine
-from hbtrio.wire.vocabulary import EVENT_TABLE, ActionName, VoteResult
+from hbtrio.wire.vocabulary import ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.actions")
 
@@ -89,6 +89,8 @@ class ActionRun:
             record.uuid, self._machine.before, self._machine.effect, tools, self._progress
         )
         self._reason = record.reason
+        #: Why it is called off; "" while it is not.
+        self._called_off = ""
         #: Whether the instance was notified, or is expected back without a notice.
         self._announced = record.announced
         #: Whether a RESTART window was open before the command; it may close during the command.
@@ -120,6 +122,23 @@ class ActionRun:
         return self._machine.state
 
     @property
+    def reason(self) -> str:
+        """Why it was rejected or failed, once it has ended."""
+        return self._reason
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether it was ended before its command, as :meth:`call_off` asked."""
+        return bool(self._called_off) and self._reason == self._called_off
+
+    def call_off(self, reason: str) -> None:
+        """Ends it before its command begins; one that has begun goes on.
+
+        A vote or notice that is open comes to its end first: a guest can handle only one.
+        """
+        self._called_off = self._called_off or reason
+
+    @property
     def outcome(self) -> str:
         """The state and its reason, for the history; the outcome, once the action has ended."""
         return f"{self.state.value}: {self._reason}" if self._reason else self.state.value
@@ -145,8 +164,11 @@ class ActionRun:
         try:
             step = await self._resume() if self.is_resumed else self._start()
             while not isinstance(step, Finish):
-                await self._remember()
-                step = await self._take(step)
+                ended = self._called_off_at(step)
+                if ended is None:
+                    await self._remember()
+                    ended = self._called_off_at(step)
+                step = await self._take(step) if ended is None else ended
         except Expired as error:
             self._machine.expired()
             self._reason = str(error)
@@ -195,20 +217,30 @@ class ActionRun:
             self._reason = LAPSED
         return step
 
+    def _called_off_at(self, step: Step) -> Step | None:
+        """Ends it if it is called off and its command has not begun; returns the step after."""
+        if not self._called_off or step == Inspect() or self.state not in BEFORE_COMMAND:
+            return None
+        self._reason = self._called_off
+        self._call_off()
+        return self._machine.called_off()
+
     async def _remember(self) -> None:
         """Stores the step before it is taken; one that was resumed keeps its deadline."""
         if self._record.step == self.state.value:
             return
         moment = self._tools.memory.moment
+        bound_s = self._tools.bound_s(self.uuid, self._machine, self._down.bound_s)
         self._record = attrs.evolve(
             self._record,
             step=self.state.value,
-            step_deadline=round(moment.boot_s + self._bound_s(), 1),
+            step_deadline=round(moment.boot_s + bound_s, 1),
             announced=self._announced,
             reason=self._reason,
             boot_id=moment.boot_id,
             domain_id=self._tools.domain_id(self.uuid),
         )
+        self._tools.on_step(self._record)
         await self._tools.memory.put_action(self._record)
 
     async def _extended(self, left_s: float) -> None:
@@ -216,23 +248,6 @@ class ActionRun:
         later = round(self._tools.memory.moment.boot_s + left_s, 1)
         self._record = attrs.evolve(self._record, step_deadline=later)
         await self._tools.memory.put_action(self._record)
-
-    def _bound_s(self) -> float:
-        """How long the present step may take, in seconds."""
-        channel = self._tools.channel_of(self.uuid)
-        profile = Profile() if channel is None else channel.heartbeat.profile
-        match self.state:
-            case ActionState.VOTING:
-                return profile.vote_s
-            case ActionState.PREPARING if self._machine.before is not None:
-                return profile.window_s(EVENT_TABLE[self._machine.before].notice)
-            case ActionState.PERFORMING:
-                return self._tools.timeout_s
-            case ActionState.AWAITING:
-                return profile.restart_s
-            case ActionState.GOING_DOWN:
-                return self._down.bound_s
-        return profile.resume_notice_s
 
     async def _take(self, step: Step) -> Step:
         """Takes one step and returns the next.
@@ -330,19 +345,6 @@ class ActionRun:
         if channel is None or not self._restarts:
             self._progress(step="restart", skipped="the instance is not on this host")
             return False
-        window = last = channel.restart.window
-        # Another window may follow: after an init at the last moment, or for another restart.
-        while window is not None:
-            left_s = window.remaining_s(trio.current_time())
-            self._progress(step="restart", window=window.kind, seconds=round(left_s, 1))
-            await channel.restart.closed.wait()
-            window, last = channel.restart.window, window
-        back = channel.heartbeating
-        never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
-        reason = channel.heartbeat.reason
-        if never_down:
-            reason = "it never went down: it still answered when RESTART expired"
-        self._progress(step="restart", result="back" if back else "expired", reason=reason)
-        if never_down or not back:
-            self._reason = reason
-        return never_down
+        end = await until_back(channel, self._progress)
+        self._reason = end.fault or self._reason
+        return end.never_down

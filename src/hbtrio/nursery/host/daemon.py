@@ -38,6 +38,7 @@ from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.domains import Domains
+from hbtrio.nursery.host.drain_site import HostDrains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsSink
 from hbtrio.nursery.host.instance_groups import HostGroups
@@ -160,20 +161,27 @@ class Host:
             self.remembering.recall.awaits,
             has_agent=bool(config.agent.connect),
         )
+        self.drains = HostDrains(nursery, self)
         self._action_runs = ActionRuns(
             nursery,
             config.actions,
             ActionTools.of(
-                self.channels, self.domains, environment, config.actions.timeout_s, self.guard
+                self.channels,
+                self.domains,
+                environment,
+                config.actions.timeout_s,
+                self.guard,
+                self.drains.action_stepped,
             ),
             self.supervisor,
+            self.drains.action_ended,
             self.remembering.action_over,
             self.owners,
             self.groups,
             self.holds,
             self.corrective.take_over,
         )
-        self.stopping = Stopping(self._action_runs, self.corrective, self.channels)
+        self.stopping = Stopping(self._action_runs, self.drains, self.corrective, self.channels)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         first = self.groups.changed, self.remembering.changed, self.corrective.changed
@@ -239,6 +247,7 @@ class Host:
         pending = self.corrective.recall(recollection, self.memory.moment)
         self.remembering.recalled(recollection, pending)
         self._action_runs.resume(recollection.actions)
+        self.drains.recalled(recollection)
         self.watched.recalled()
 
     def _introduce(self, channel: Channel) -> None:
@@ -308,18 +317,12 @@ class Host:
         ignore_hold: bool = False,
         begin_by: BeginBy = ANY_TIME,
         who: str = "",
+        drain: str = "",
     ) -> ActionRun:
-        """Starts an action, which runs to its end with or without a watcher.
-
-        Args:
-            uuid: the instance.
-            name, command, force, take_over, ignore_group, ignore_hold: see :class:`ActionOrder`.
-            begin_by: until when it may begin.
-            who: who requested it, for the history.
+        """Starts an action; see :class:`ActionOrder` and :meth:`ActionRuns.begin`.
 
         Raises:
-            UnknownInstance: this host has no such instance.
-            ActionRefused: see :meth:`ActionRuns.begin`.
+            UnknownInstance, ActionRefused: nothing was begun.
             Expired: it may not begin any more.
         """
         with recorded(partial(self.remembering.action_refused, uuid, name, who)):
@@ -327,7 +330,7 @@ class Host:
             begin_by.check()
             ended = self.owners.command(uuid) if take_over else ""
             order = ActionOrder(name, command, force, take_over, ignore_group, ignore_hold)
-            action = self._action_runs.begin(uuid, order, begin_by=begin_by, who=who)
+            action = self._action_runs.begin(uuid, order, begin_by=begin_by, who=who, drain=drain)
         asked = ", ".join(("asked", *order.without))
         self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
         return action
@@ -337,10 +340,7 @@ class Host:
 async def open_host(
     config: HostConfig, environment: HostEnvironment, events: EventsSink | None = None
 ) -> AsyncIterator[Host]:
-    """Runs a host within the block; at its end, open rounds are reported as aborted.
-
-    Args: see :class:`Host`.
-    """
+    """Runs a host, see :class:`Host`, within the block; its end aborts open rounds."""
     async with trio.open_nursery() as nursery:
         host = Host(config, environment, nursery, events)
         host.start()

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
 import trio
 
 from hbtrio.errors import UserError
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord
+from hbtrio.nursery.host.history_pruning import prune_history
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.host.unwritten import Unwritten
 from hbtrio.nursery.store_watch import StoreWatch
@@ -54,9 +55,6 @@ HUNG_S: Final = 10.0
 
 #: How long the end of the host may wait for what has not been written, in seconds.
 _LAST_S: Final = 1.0
-
-#: Seconds between two removals of old history.
-_PRUNE_EVERY_S: Final = 3600.0
 
 #: Why a host without a state directory remembers nothing.
 NO_DIRECTORY: Final = "no state directory is configured: nothing is remembered across restarts"
@@ -155,6 +153,12 @@ class HostMemory:
             self._unwritten.member(uuid, member)
             self._wake.set()
 
+    def drain(self, record: DrainRecord | None, places: Iterable[DrainPlace]) -> None:
+        """Remembers a drain, if given, and instances of it, in place of what was known."""
+        if self.is_kept:
+            self._unwritten.drain(record, places)
+            self._wake.set()
+
     def record(self, entry: HistoryEntry) -> None:
         """Adds an entry to the history."""
         if self.is_kept:
@@ -164,16 +168,19 @@ class HostMemory:
     # -- what is waited for -------------------------------------------------------------------
 
     async def put_action(self, action: ActionRecord) -> bool:
-        """Stores an action and its step before the step is taken; waits at most ``STEP_S``.
+        """Stores an action and its step before the step is taken, see :meth:`put`.
 
-        Returns whether it is stored; if not, the action goes on, and is not resumed after a
-        restart.
+        If it is not stored, the action goes on, and is not resumed after a restart.
         """
+        return await self.put(lambda store: store.put_action(action))
+
+    async def put(self, put: Callable[[HostStore], Awaitable[None]]) -> bool:
+        """Stores what ``put`` does; waits at most ``STEP_S``, and returns whether it is stored."""
         if (store := self._store) is None:
             return False
         with trio.move_on_after(STEP_S):
             try:
-                await store.put_action(action)
+                await put(store)
             except StoreFault as fault:
                 self._note_fault(str(fault))
                 return False
@@ -266,7 +273,7 @@ class HostMemory:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch.run)
-                nursery.start_soon(self._prune, store)
+                nursery.start_soon(prune_history, store, self._settings, self._note_fault)
                 await self._write_forever(store)
         finally:
             self._store = None
@@ -308,17 +315,6 @@ class HostMemory:
             self._fault = ""
         return True
 
-    async def _prune(self, store: HostStore) -> NoReturn:
-        keep = timedelta(days=self._settings.history_days)
-        while True:
-            try:
-                now = datetime.fromtimestamp(self.moment.epoch_s, UTC)
-                while await store.prune(now - keep):
-                    pass
-            except StoreFault as fault:
-                self._note_fault(str(fault))
-            await trio.sleep(_PRUNE_EVERY_S)
-
     def _note_fault(self, fault: str) -> None:
         if fault != self._fault:
             text = "%s: %s; the host goes on, and remembers nothing of this time after a restart"
@@ -335,9 +331,8 @@ class HostMemory:
 def nothing_remembered() -> HostMemory:
     """Makes the memory of a host without a state directory."""
     moment = Moment("", 0.0, 0.0)
-    return HostMemory(
-        MemorySettings(open_store=None, moment=lambda: moment, socket_of=lambda path: "")
-    )
+    nowhere = MemorySettings(open_store=None, moment=lambda: moment, socket_of=lambda _: "")
+    return HostMemory(nowhere)
 
 
 @asynccontextmanager

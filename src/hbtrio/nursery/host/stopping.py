@@ -11,6 +11,7 @@ import trio
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.corrective import Corrective
+from hbtrio.nursery.host.drain_site import HostDrains
 from hbtrio.nursery.time_guard import take_in
 
 _log = logging.getLogger("hbtrio.host")
@@ -26,6 +27,7 @@ class Stopping:
 
     Args:
         actions: the actions; no new one is begun from :meth:`run` on.
+        drains: the drains; they take no more turns from then on.
         corrective: runs the corrective commands.
         channels: of all instances; those with an open vote or notice are read at the end.
     """
@@ -33,10 +35,12 @@ class Stopping:
     def __init__(
         self,
         actions: ActionRuns,
+        drains: HostDrains,
         corrective: Corrective,
         channels: Mapping[str, Channel],
     ) -> None:
         self._actions = actions
+        self._drains = drains
         self._corrective = corrective
         self._channels = channels
 
@@ -51,6 +55,7 @@ class Stopping:
             grace_s: how long to wait at most, in seconds.
             hurry: returns when it is to end at once; cancelled otherwise.
         """
+        self._drains.runs.pause()
         self._actions.refusal = _REFUSAL
         await self._finish(grace_s, hurry)
         open_ones = [each for each in self._channels.values() if each.rounds.current is not None]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import attrs
 import trio
 
-from hbtrio.store.drain_records import DrainPlace, DrainRecord
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord
 from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance, MemberRecord
 from hbtrio.store.host_store import Changes
 from hbtrio.store.records import HistoryEntry
@@ -145,13 +146,12 @@ class Unwritten:
         _put(self._ended, id_, ended)
         return ended.written
 
-    def drain(self, record: DrainRecord) -> None:
-        """Takes a drain that has changed."""
-        _put(self._drains, record.id, record)
-
-    def place(self, place: DrainPlace) -> None:
-        """Takes an instance of a drain that has changed."""
-        _put(self._places, (place.drain, place.position), place)
+    def drain(self, record: DrainRecord | None, places: Iterable[DrainPlace]) -> None:
+        """Takes a drain that has changed, if it has, and instances of it that have."""
+        if record is not None:
+            _put(self._drains, record.id, record)
+        for place in places:
+            _put(self._places, (place.drain, place.position), place)
 
     def record(self, entry: HistoryEntry) -> None:
         """Takes an entry of the history."""

@@ -14,6 +14,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
 * :mod:`~hbtrio.wire.operator.filter`: which of them a client asks for;
 * :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
+* :mod:`~hbtrio.wire.operator.drain`: drains, their instances and their progress;
 * :mod:`~hbtrio.wire.operator.tree`: the tasks of a daemon;
 * :mod:`~hbtrio.wire.operator.codec`: bytes from structs, and structs from bytes;
 * :mod:`~hbtrio.wire.operator.components`: the schemas of the OpenAPI document.
@@ -36,6 +37,13 @@ from hbtrio.wire.operator.detail import (
     NextLossLine,
     VoterLine,
     VoterRequestLine,
+)
+from hbtrio.wire.operator.drain import (
+    DrainBody,
+    DrainInstanceLine,
+    DrainLine,
+    DrainList,
+    DrainRequest,
 )
 from hbtrio.wire.operator.events import (
     AnyEventLine,
@@ -96,6 +104,11 @@ __all__ = [
     "CorrectiveLine",
     "DeliveryLine",
     "DomainLine",
+    "DrainBody",
+    "DrainInstanceLine",
+    "DrainLine",
+    "DrainList",
+    "DrainRequest",
     "EventFilter",
     "EventLine",
     "EventsFaultLine",

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from hbtrio.wire.operator.words import ActionWord, EventWord, VotedEventWord
 
-_Argument = Annotated[
+Argument = Annotated[
     str,
     Meta(
         description="{uuid} stands for the instance, {{uuid}} for itself. Other words in braces "
@@ -55,7 +55,7 @@ class ActRequest:
 
     action: ActionWord
     command: Annotated[
-        tuple[_Argument, ...],
+        tuple[Argument, ...],
         Meta(
             description="What performs it, run by the host; empty: the host's own for the action.",
             extra_json_schema={

@@ -1,11 +1,16 @@
-"""The records of drains, as the stores of host and agent take and return them."""
+"""The records of drains, as a daemon keeps them and its store takes and returns them."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import attrs
 
 from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules
 from hbtrio.wire.vocabulary import ActionName
+
+#: Drains that are kept, the last ones.
+KEPT: Final = 10
 
 
 @attrs.frozen(kw_only=True)

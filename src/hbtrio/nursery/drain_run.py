@@ -1,0 +1,350 @@
+"""Runs drains as tasks, of a host or of an agent: one action on many instances.
+
+A drain belongs to its daemon: whoever asked for it may go away. What it decides is in
+:mod:`hbtrio.fsm.drain`; each action runs as any other action, at the :class:`DrainSite`. What
+changes is stored before or with the action itself, so that the next run of the daemon goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain import Drain, DrainOutcome, DrainPhase, Turn
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_table import DrainState
+from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.wire.operator import DrainLine
+
+_log = logging.getLogger("hbtrio.drain")
+
+#: Instances that are asked at once before a drain begins.
+ASKED_AT_ONCE: Final = 32
+
+#: A watcher without news gets an empty line after so many seconds.
+_QUIET_S: Final = 15.0
+
+_BUG: Final = "a programming error, see the daemon's log"
+
+#: The outcome of one that only asks.
+DRY_RUN: Final = "dry-run"
+
+
+class Blocked(Exception):
+    """The action must not begin now."""
+
+
+class Skipped(Exception):
+    """The action is not to begin at all."""
+
+
+class Gone(Exception):
+    """The instance has left, as the drain wants it to."""
+
+
+class DrainSite(Protocol):
+    """Where the actions of a drain run, and where it is stored."""
+
+    def now(self) -> float:
+        """The time by a clock that goes on while the daemon is restarted, in seconds."""
+
+    def epoch_s(self) -> float:
+        """The time in seconds since the epoch."""
+
+    async def ask(self, record: DrainRecord, uuid: str) -> str:
+        """Asks a guest, for information alone, and returns its answer in words."""
+
+    async def ready(self, uuid: str) -> None:
+        """Waits until it is known how an instance is, within a bound."""
+
+    async def begin(self, record: DrainRecord, turn: Turn) -> None:
+        """Begins the action on an instance, and returns without waiting for its end.
+
+        Raises:
+            Blocked, Skipped, Gone: nothing was begun.
+        """
+
+    def call_off(self, uuid: str, reason: str) -> None:
+        """Ends the action on an instance if its command has not begun."""
+
+    async def put(self, drain: StoredDrain) -> None:
+        """Stores a drain that begins."""
+
+    def keep(self, record: DrainRecord) -> None:
+        """Stores a drain that has changed, soon."""
+
+    def keep_place(self, place: DrainPlace) -> None:
+        """Stores an instance of a drain that has changed, soon."""
+
+    def present(self, hostname: str) -> Mapping[str, str]:
+        """Returns the names of the instances that are on a host now, by uuid."""
+
+
+class DrainRun:
+    """A drain in progress, or one that has ended.
+
+    Args:
+        stored: the drain and its instances in their order.
+        site: where its actions run.
+        is_dry: whether it only asks; nothing of it is stored.
+        is_resumed: whether an earlier run of the daemon has begun it.
+    """
+
+    def __init__(
+        self,
+        stored: StoredDrain,
+        site: DrainSite,
+        *,
+        is_dry: bool = False,
+        is_resumed: bool = False,
+    ) -> None:
+        self.record = stored.record
+        self.is_dry = is_dry
+        self.places = {place.item.uuid: place for place in stored.places}
+        # Copies: those of the places are as they were stored.
+        items = [attrs.evolve(place.item) for place in stored.places]
+        self.machine = Drain(stored.record.rules, items, stored.record.phase)
+        #: Whether no more turns are taken, since the daemon ends.
+        self.is_paused = False
+        self._changed_at = trio.current_time()
+        self._site = site
+        self._is_resumed = is_resumed
+        self._asking = trio.CancelScope()
+        self._wake = WakeUp()
+        self._watchers: dict[WakeUp, dict[str, None]] = {}
+
+    # -- what is seen of it -------------------------------------------------------------------
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of its hosts."""
+        return tuple(dict.fromkeys(place.hostname for place in self.places.values()))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.record.ended_at is not None
+
+    @property
+    def outcome(self) -> str:
+        """How it has ended; "" while it goes on."""
+        if not self.is_over:
+            return ""
+        if self.is_dry:
+            return DRY_RUN
+        return (self.machine.outcome or DrainOutcome.ABORTED).value
+
+    @property
+    def who(self) -> str:
+        """Whom the actions are recorded for."""
+        return f"drain {self.record.id} of {self.record.who}"
+
+    def counts(self) -> dict[str, int]:
+        """How many instances are in each state."""
+        found = Counter(item.state for item in self.machine.items.values())
+        return {state.value: found[state] for state in DrainState if state in found}
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long no instance has changed its state, in seconds."""
+        return 0.0 if self.is_over else trio.current_time() - self._changed_at
+
+    def again_s(self, uuid: str) -> float | None:
+        """In how many seconds an instance that refuses has its turn; None if it does not."""
+        item = self.machine.items[uuid]
+        if item.state not in (DrainState.REJECTED, DrainState.BLOCKED):
+            return None
+        return max(0.0, item.ask_at - self._site.now())
+
+    def appeared(self) -> tuple[str, ...]:
+        """The instances on its hosts that came since it began, by name; it leaves them alone."""
+        present = [one for host in self.hosts for one in self._site.present(host).items()]
+        return tuple(sorted(name or uuid for uuid, name in present if uuid not in self.places))
+
+    async def watch(self) -> AsyncGenerator[DrainLine | None]:
+        """Yields the drain, each instance as it is, then each change; ends with the drain.
+
+        Whoever reads too slowly gets the last change of each instance only.
+        """
+        record, wake = self.record, WakeUp()
+        changed = self._watchers[wake] = dict.fromkeys(self.places)
+        try:
+            yield DrainLine(
+                step="drain",
+                id=record.id,
+                action=record.action,
+                who=record.who,
+                parallel=record.rules.parallel,
+                total=len(self.places),
+            )
+            while True:
+                while changed:
+                    uuid = next(iter(changed))
+                    del changed[uuid]
+                    yield self._line(uuid)
+                if self.is_over:
+                    break
+                with trio.move_on_after(_QUIET_S) as quiet:
+                    await wake.wait()
+                if quiet.cancelled_caught:
+                    yield None
+            why, new = self.record.reason, self.appeared()
+            yield DrainLine(step="end", outcome=self.outcome, reason=why, appeared=new)
+        finally:
+            del self._watchers[wake]
+
+    def _line(self, uuid: str) -> DrainLine:
+        place, item = self.places[uuid], self.machine.items[uuid]
+        return DrainLine(
+            step="instance",
+            uuid=uuid,
+            name=place.name,
+            hostname=place.hostname,
+            state=item.state.value,
+            reason=item.reason,
+            answer=place.answer,
+        )
+
+    # -- what becomes of its instances --------------------------------------------------------
+
+    def stepped(self, uuid: str, step: ActionState) -> None:
+        """Takes the step that the action on an instance begins."""
+        before = self.machine.items[uuid].state
+        self.machine.step(uuid, step)
+        if self.machine.items[uuid].state is not before:
+            self._changed(uuid)
+
+    def ended(self, uuid: str, outcome: ActionState, reason: str, *, called_off: bool) -> None:
+        """Takes the end of the action on an instance."""
+        if called_off and outcome is ActionState.FAILED:
+            self.machine.called_off(uuid, reason)
+        elif outcome is ActionState.REJECTED and reason.startswith("group"):
+            self.machine.blocked(uuid, reason, self._site.now())
+        else:
+            self.machine.ended(uuid, outcome, reason, self._site.now())
+        self._changed(uuid)
+        if self.machine.phase is not self.record.phase:  # upon a reject
+            self._stopped(f"{self.places[uuid].name or uuid} rejects: {reason}")
+
+    def cancel(self, reason: str) -> None:
+        """Takes no more turns, and ends the actions whose commands have not begun."""
+        if self.machine.phase is DrainPhase.RUNNING and not self.is_over:
+            self.machine.cancel(reason)
+            self._stopped(reason)
+
+    def recalled(self, steps: Mapping[str, ActionState]) -> None:
+        """Takes, after a restart of the daemon, the actions that go on, by instance."""
+        for uuid in self.places:
+            if (step := steps.get(uuid)) is not None:
+                self.machine.resumed(uuid, step)
+            else:
+                self.machine.unresumed(uuid)
+            self._changed(uuid)
+        self._call_off()
+
+    def _stopped(self, reason: str) -> None:
+        _log.warning("drain %s: %s: %s", self.record.id, self.machine.phase.value, reason)
+        self._asking.cancel()
+        self.record = attrs.evolve(self.record, phase=self.machine.phase, reason=reason)
+        self._keep()
+        for uuid in self.places:
+            self._changed(uuid)
+        self._call_off()
+
+    def _call_off(self) -> None:
+        for uuid in self.machine.call_off:
+            self._site.call_off(uuid, self.record.reason)
+
+    def _changed(self, uuid: str, answer: str | None = None) -> None:
+        before, item = self.places[uuid], self.machine.items[uuid]
+        answer = before.answer if answer is None else answer
+        place = attrs.evolve(before, item=attrs.evolve(item), answer=answer)
+        if place == before:
+            return
+        self.places[uuid] = place
+        self._changed_at = trio.current_time()
+        if not self.is_dry:
+            self._site.keep_place(place)
+        for wake, changed in self._watchers.items():
+            changed[uuid] = None
+            wake.set()
+        self._wake.set()
+
+    def _keep(self) -> None:
+        if not self.is_dry:
+            self._site.keep(self.record)
+
+    # -- its task -----------------------------------------------------------------------------
+
+    async def run(self, supervisor: Supervisor) -> None:
+        """Asks all guests, then takes one turn after the other until all instances have ended.
+
+        Cancelled, it has not ended: the next run of the daemon goes on with it.
+        """
+        try:
+            if not self._is_resumed:
+                if not self.is_dry:
+                    await self._site.put(StoredDrain(self.record, tuple(self.places.values())))
+                await self._ask_all()
+            if self.is_dry:
+                self.machine.cancel("")
+            async with trio.open_nursery() as nursery:
+                await self._take_turns(nursery)
+        except Exception:  # noqa: BLE001 - a drain's programming error must not stop the daemon
+            supervisor.count_crash()
+            _log.exception("drain %s failed", self.record.id)
+            self.cancel(_BUG)
+        self.record = attrs.evolve(self.record, ended_at=self._site.epoch_s())
+        self._keep()
+        _log.info("drain %s: %s", self.record.id, self.outcome)
+        for wake in self._watchers:
+            wake.set()
+
+    async def _ask_all(self) -> None:
+        limit = trio.CapacityLimiter(ASKED_AT_ONCE)
+
+        async def ask(uuid: str) -> None:
+            async with limit:
+                answer = await self._site.ask(self.record, uuid)
+            self._changed(uuid, answer)
+
+        with self._asking:
+            async with trio.open_nursery() as nursery:
+                for uuid in self.places:
+                    nursery.start_soon(ask, uuid)
+
+    async def _take_turns(self, nursery: trio.Nursery) -> None:
+        while not self.machine.is_over:
+            turns = () if self.is_paused else self.machine.turns(self._site.now())
+            for turn in turns:
+                self._changed(turn.uuid)
+                nursery.start_soon(self._take, turn)
+            left_s = math.inf if self.is_paused else self.machine.wakes_at - self._site.now()
+            with trio.move_on_after(max(0.0, left_s)):
+                await self._wake.wait()
+
+    async def _take(self, turn: Turn) -> None:
+        uuid = turn.uuid
+        await self._site.ready(uuid)
+        try:
+            if self.machine.phase is DrainPhase.RUNNING:
+                await self._site.begin(self.record, turn)
+                return
+            self.machine.called_off(uuid, self.record.reason)
+        except Blocked as reason:
+            if self.is_paused:
+                return
+            self.machine.blocked(uuid, str(reason), self._site.now())
+        except Skipped as reason:
+            self.machine.skipped(uuid, str(reason))
+        except Gone as reason:
+            self.machine.gone(uuid, str(reason))
+        self._changed(uuid)

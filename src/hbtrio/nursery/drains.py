@@ -1,0 +1,198 @@
+"""Begins drains, one for each host at a time, and keeps those that ended last."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain import DrainRules, OnReject
+from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
+from hbtrio.nursery.drain_run import DrainRun, DrainSite
+from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.wire.vocabulary import ActionName
+
+_log = logging.getLogger("hbtrio.drain")
+
+
+#: What a drain may do about an instance whose guest rejects.
+ON_REJECT: Final = tuple(str(word) for word in OnReject)
+
+
+class DrainRefused(Exception):
+    """A drain can't be begun, or there is none to cancel; the text is the reason."""
+
+
+@attrs.frozen(kw_only=True)
+class DrainPlan:
+    """What was asked for.
+
+    Args:
+        action: what to do to each instance.
+        command: what performs it; empty for the configured command of each host.
+        rules: how to go about the instances.
+        hosts: the names of the hosts; none: this one.
+        first: the uuids of those that come first, in their order.
+        by_group: whether the others come as far from those of their group as possible; else by
+            name.
+        ignore_hold: whether instances on hold are not skipped.
+        is_dry: whether to ask only.
+    """
+
+    action: ActionName
+    command: tuple[str, ...] = ()
+    rules: DrainRules = attrs.field(factory=DrainRules)
+    hosts: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    by_group: bool = False
+    ignore_hold: bool = False
+    is_dry: bool = False
+
+    def record(self, who: str, epoch_s: float, boot_id: str) -> DrainRecord:
+        """Makes the drain."""
+        return DrainRecord(
+            id=f"d{round(epoch_s * 1000):x}",
+            action=self.action,
+            command=self.command,
+            rules=self.rules,
+            ignore_hold=self.ignore_hold,
+            who=who,
+            begun_at=epoch_s,
+            boot_id=boot_id,
+        )
+
+    def ordered(
+        self, places: Iterable[DrainPlace], group_of: Callable[[str], str]
+    ) -> tuple[DrainPlace, ...]:
+        """Returns the instances in their order.
+
+        Args:
+            places: the instances.
+            group_of: returns the group of an instance; "" for none.
+        """
+        by_name = sorted(places, key=lambda place: (natural(place.name), place.item.uuid))
+        if self.by_group:
+            seen: Counter[str] = Counter()
+            rounds: list[int] = []
+            for place in by_name:
+                group = group_of(place.item.uuid)
+                rounds.append(seen[group] if group else 0)
+                seen[group] += 1
+            at = sorted(range(len(by_name)), key=lambda index: rounds[index])
+            by_name = [by_name[index] for index in at]
+        rank = {uuid: index for index, uuid in enumerate(self.first)}
+        by_name.sort(key=lambda place: rank.get(place.item.uuid, len(rank)))
+        return tuple(attrs.evolve(one, position=at) for at, one in enumerate(by_name))
+
+
+def rules_of(parallel: int, retry_for_s: float, on_reject: str) -> DrainRules:
+    """Makes the rules of a drain; ``on_reject`` is one of ``ON_REJECT``."""
+    return DrainRules(parallel=parallel, retry_for_s=retry_for_s, on_reject=OnReject(on_reject))
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Returns what sorts ``vm-9`` before ``vm-10``."""
+    parts = re.split(r"([0-9]{1,18})", name)
+    return tuple((int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts))
+
+
+class Drains:
+    """The drains of a daemon: at most one for each host, and those that ended last.
+
+    Args:
+        nursery: runs them.
+        supervisor: counts programming errors.
+        site: where their actions run.
+    """
+
+    def __init__(self, nursery: trio.Nursery, supervisor: Supervisor, site: DrainSite) -> None:
+        self._nursery = nursery
+        self._supervisor = supervisor
+        self._site = site
+        #: The last ones, the oldest first; those in progress among them.
+        self.last: deque[DrainRun] = deque()
+
+    @property
+    def in_progress(self) -> Iterable[DrainRun]:
+        """Those that have not ended."""
+        return [run for run in self.last if not run.is_over]
+
+    def get(self, id_: str) -> DrainRun | None:
+        """Returns a drain by its id."""
+        return next((run for run in self.last if run.record.id == id_), None)
+
+    def begin(self, stored: StoredDrain, *, is_dry: bool = False) -> DrainRun:
+        """Begins a drain, or with ``is_dry`` only asks all guests.
+
+        Raises:
+            DrainRefused: one of its hosts is being drained.
+        """
+        run = DrainRun(stored, self._site, is_dry=is_dry)
+        if not is_dry:
+            for other in self.in_progress:
+                if common := set(run.hosts) & set(other.hosts):
+                    raise DrainRefused(_in_progress(min(common), other.record))
+            self._add(run)
+        self._nursery.start_soon(run.run, self._supervisor)
+        return run
+
+    def cancel(self, id_: str, who: str) -> DrainRun:
+        """Cancels a drain.
+
+        Raises:
+            DrainRefused: there is no such drain, or it has ended.
+        """
+        run = self.get(id_)
+        if run is None:
+            raise DrainRefused(f"no drain {id_}")
+        if run.is_over:
+            raise DrainRefused(f"drain {id_} has ended: {run.outcome}")
+        run.cancel(f"cancelled by {who}")
+        return run
+
+    def recalled(
+        self,
+        stored: Iterable[StoredDrain],
+        steps: Mapping[tuple[str, str], ActionState],
+        boot_id: str,
+    ) -> None:
+        """Goes on with what earlier runs of the daemon have left.
+
+        Args:
+            stored: the drains, the oldest first.
+            steps: the steps of the actions that go on, by drain and instance.
+            boot_id: the machine's boot; a drain of another one is over.
+        """
+        for one in stored:
+            run = DrainRun(one, self._site, is_resumed=True)
+            self._add(run)
+            if run.is_over:
+                continue
+            if run.record.boot_id != boot_id:
+                run.cancel("interrupted: the machine was restarted")
+            id_ = run.record.id
+            _log.warning("drain %s: resumed after a restart", id_)
+            run.recalled({uuid: step for (drain, uuid), step in steps.items() if drain == id_})
+            self._nursery.start_soon(run.run, self._supervisor)
+
+    def pause(self) -> None:
+        """Takes no more turns: the daemon ends, and its next run goes on."""
+        for run in self.in_progress:
+            run.is_paused = True
+
+    def _add(self, run: DrainRun) -> None:
+        self.last.append(run)
+        while len(self.last) > KEPT and (over := [one for one in self.last if one.is_over]):
+            self.last.remove(over[0])
+
+
+def _in_progress(hostname: str, record: DrainRecord) -> str:
+    since = datetime.fromtimestamp(record.begun_at, UTC).isoformat(" ", "seconds")
+    return f"{hostname} is being drained since {since} by {record.who} (drain {record.id})"

@@ -1,0 +1,163 @@
+"""`hbtrio ctl drain` at a plain host, and the routes it uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hbtrio.errors import ExitStatus, UserError
+from support.control_socket import Ctl, Served, call, served
+from support.drain_cases import drained_host, rejects
+from support.host_world import HostWorld, ScriptedGuest, stay_silent
+from support.memory_store import MemoryStore, memory_store
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+MIGRATE = ("drain", "--action", "live-migrate")
+
+World = tuple[HostWorld, list[ScriptedGuest], Served]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def world(store: MemoryStore, autojump_clock: MockClock) -> AsyncIterator[World]:
+    async with drained_host(store, 3) as (world, guests), served(world.host) as api:
+        yield world, guests, api
+
+
+def without_id(called: Ctl) -> list[str]:
+    head, *lines = called.lines
+    assert head.endswith(": live-migrate of 3 instances, at most 1 at once")
+    return lines
+
+
+async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
+    with pytest.raises(UserError) as caught:
+        await call(path, *words)
+    return str(caught.value), caught.value.status
+
+
+async def test_elsewhere_than_on_a_terminal_each_change_is_a_line(world: World) -> None:
+    _, guests, api = world
+    guests[1].reply = rejects("primary")
+    called = await call(api.path, *MIGRATE, "--on-reject", "skip", "compute-0")
+    assert called.status == ExitStatus.INCOMPLETE == 10
+    lines = without_id(called)
+    assert "vm-2: asked before: reject: primary" in lines
+    assert lines[-2:] == [
+        "drain: incomplete: 2 done, 1 skipped",
+        "  vm-2 on compute-0: skipped (rejected: primary)",
+    ]
+    # Who is slow sees the last state only; a command takes a while.
+    for state in ("acting", "done"):
+        assert f"vm-1 on compute-0: {state}" in lines
+
+
+async def test_on_a_terminal_there_is_a_bar(world: World) -> None:
+    called = await call(world[2].path, *MIGRATE, terminal=True)
+    assert called.status == ExitStatus.DONE
+    assert "[########----------------] 1 of 3: " in called.text
+    assert called.lines[-1].endswith("drain: drained: 3 done")
+
+
+async def test_as_json_it_is_one_object_in_each_line(world: World) -> None:
+    called = await call(world[2].path, *MIGRATE, "--json")
+    assert called.status == ExitStatus.DONE
+    first, *changes, last = [json.loads(line) for line in called.lines]
+    assert (first["step"], first["total"], last) == (
+        "drain",
+        3,
+        {"step": "end", "outcome": "drained"},
+    )
+    assert [one["uuid"] for one in changes if one["state"] == "done"] == [
+        guest.uuid for guest in world[1]
+    ]
+    assert all(one["step"] == "instance" for one in changes)
+
+
+async def test_a_dry_run_shows_the_order_and_the_answers(world: World, tmp_path: Path) -> None:
+    host, guests, api = world
+    guests[0].reply = rejects("primary")
+    order = tmp_path / "order"
+    order.write_text("# the database last\nvm-3\n\nvm-2  # the web\n")
+    called = await call(api.path, *MIGRATE, "--dry-run", "--order", str(order))
+    assert called.status == ExitStatus.DONE
+    assert without_id(called)[-4:] == [
+        "dry run: nothing was done; 1 of 3 would reject",
+        "  1. vm-3: accept",
+        "  2. vm-2: accept",
+        "  3. vm-1: reject: primary",
+    ]
+    assert host.processes.started == []
+    order.write_text("vm-3\nvm-9\n")
+    fault = await fault_of(api.path, *MIGRATE, "--order", str(order))
+    assert fault == (f"{order}:2: no instance vm-9 on this host", ExitStatus.USAGE)
+    missing = await fault_of(api.path, *MIGRATE, "--order", str(tmp_path / "none"))
+    assert missing[0].endswith("none: no such file or directory")
+
+
+async def test_one_that_was_left_goes_on_and_can_be_watched_again_and_cancelled(
+    world: World,
+) -> None:
+    host, guests, api = world
+    guests[0].reply = stay_silent
+    left = Ctl()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(left.run, api.path, *MIGRATE)
+        await host.sleep(25)
+        nursery.cancel_scope.cancel()
+    again = Ctl()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again.run, api.path, "drain", "--resume")
+        await host.sleep(1)
+        fault = await fault_of(api.path, *MIGRATE)
+        assert fault[0].startswith("compute-0 is being drained since ")
+        assert fault[1] == ExitStatus.FAILED
+        shown = await call(api.path, "drain", "--list", "--json")
+        (one,) = json.loads(shown.text)["drains"]
+        assert (one["phase"], one["hosts"], one["counts"]) == (
+            "running",
+            ["compute-0"],
+            {"waiting": 2, "told": 1},
+        )
+        cancelled = await call(api.path, "drain", "--cancel")
+        assert cancelled.lines == [f"drain {one['id']}: cancelled; what has begun comes to its end"]
+    assert again.status == ExitStatus.ABORTED == 11
+    assert again.lines[-4].startswith("drain: cancelled: cancelled by operator")
+    assert (await fault_of(api.path, "drain", "--cancel"))[0] == "no drain is in progress"
+    listed = await call(api.path, "drain", "--list")
+    assert "cancelled" in listed.text
+    once_more = await call(api.path, "drain", "--resume")
+    assert once_more.status == ExitStatus.ABORTED
+
+
+async def test_faults_of_the_request(world: World) -> None:
+    _, _, api = world
+    assert await fault_of(api.path, "drain") == (
+        "--action: which action drains? One of stop, live-migrate and so on",
+        ExitStatus.USAGE,
+    )
+    assert (await fault_of(api.path, *MIGRATE, "compute-9"))[0].startswith("this is compute-0")
+    async with api.client() as client:
+        for body, words in (
+            ({"action": "live-migrate", "parallel": 0}, "parallel"),
+            ({"action": "live-migrate", "on_reject": "cry"}, "on_reject"),
+            ({"action": "live-migrate", "retry_for_s": -1}, "retry_for_s"),
+            ({"action": "fly"}, "action"),
+        ):
+            reply = await client.post("/v1/drains", json=body)
+            assert reply.status_code == 400
+            assert words in reply.json()["reason"]
+        for path in ("/v1/drains/d0", "/v1/drains/d0/progress"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.post("/v1/drains/d0/cancel")).status_code == 404
