@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -114,7 +115,10 @@ def _same(one: Violation, other: Violation) -> bool:
 def lines(judgement: Judgement, lateness: Lateness) -> Iterator[str]:
     """Yields what the run comes to, for a terminal."""
     result = judgement.result
-    yield from Summary([result]).lines()
+    yield (
+        f"seed {result.seed}: {sum(result.faults.values())} faults, {result.vm_hours:.1f} VM-hours"
+    )
+    yield from islice(Summary([result]).lines(), 1, None)  # the first is about many seeds
     yield f"faults: {', '.join(f'{kind} {n}' for kind, n in sorted(result.faults.items()))}"
     for excuse, number in sorted(result.excused.items()):
         yield f"excused {number}: {excuse}"

@@ -36,11 +36,16 @@ ENDS: Final = {
 _MIGRATIONS: Final = frozenset({"live_migrate_begin", "cold_migrate_begin"})
 
 
+_GONE_ON: Final = Excuse(
+    "gone-on", "the VIM was away, and had gone on without the verdict when that arrived"
+)
+
+
 class NoNoticeAfterReject(Invariant):
     """No guest is told of an event whose vote was rejected."""
 
     name = "no-notice-after-reject"
-    excuses = (OVERRIDDEN,)
+    excuses = (OVERRIDDEN, _GONE_ON)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -71,7 +76,13 @@ class NoNoticeAfterReject(Invariant):
                         f"{observation.instance} is told of {event}, and rejected it at "
                         f"{rejected.at_s:.3f} s",
                         (OVERRIDDEN, rejected.request in self._overridden),
+                        (_GONE_ON, self._had_gone_on(rejected)),
                     )
+
+    def _had_gone_on(self, rejected: Verdict) -> bool:
+        asked = self._votes[rejected.request]
+        away = self.truth.held_since(asked.at_s, VIM, Condition.VIM_AWAY)
+        return away and rejected.at_s > asked.answer_by_s
 
 
 _GUEST_AWAY: Final = Excuse(
