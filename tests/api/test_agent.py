@@ -51,6 +51,7 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
             "hosts": [],
             "instances": [],
             "unregistered": [],
+            "groups": [],
         }
 
 

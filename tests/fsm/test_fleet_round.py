@@ -21,7 +21,7 @@ from hbtrio.fsm.table import IllegalEvent
 from hbtrio.policy.allowances import MARGIN_S
 from hbtrio.wire.vocabulary import VoteResult
 
-ASKED, EARLY, OPENED, AWAITED, REPORTED, DUE, STORED, AGREED, LOST, DROPPED, FORGOTTEN = (
+ASKED, EARLY, OPENED, AWAITED, REPORTED, DUE, STORED, AGREED, LOST, DENIED, DROPPED, FORGOTTEN = (
     FleetRoundState
 )
 
@@ -102,6 +102,7 @@ STEPS: dict[str, Callable[[FleetRound], object]] = {
     "host restarted": lambda one: one.host_restarted(),
     "agent restarted": lambda one: one.agent_restarted(1.0),
     "clock set back": lambda one: one.agent_restarted(-1.0),
+    "denied": lambda one: one.denied("group db: db-2 is lost"),
 }
 WAYS: dict[FleetRoundState, tuple[str, ...]] = {
     ASKED: (),
@@ -113,9 +114,18 @@ WAYS: dict[FleetRoundState, tuple[str, ...]] = {
     STORED: ("opened", "replied", "reported", "stored"),
     AGREED: ("opened", "window"),
     LOST: ("opened", "host restarted"),
+    DENIED: ("denied",),
     DROPPED: ("opened none",),
     FORGOTTEN: ("not stored",),
 }
+
+
+def test_the_rule_of_a_group_ends_it_before_its_host_is_asked() -> None:
+    current = asked()
+    reason = "group db: db-2 is lost, at most 1 of 3 may be unavailable"
+    assert current.denied(reason) == RoundEnd(VoteResult.REJECT, reason, has_verdict=True)
+    assert current.is_over
+    assert not current.is_dropped
 
 
 def at(state: FleetRoundState) -> FleetRound:
@@ -311,6 +321,7 @@ EVENTS = {
     "host restarted": FleetRoundEvent.HOST_RESTARTED,
     "agent restarted": FleetRoundEvent.AGENT_RESTARTED,
     "clock set back": FleetRoundEvent.AGENT_RESTARTED,
+    "denied": FleetRoundEvent.DENIED,
 }
 
 
@@ -355,5 +366,5 @@ def test_it_has_one_end_at_most_and_stays_there(steps: list[str]) -> None:
         if current.is_over:
             over = current.state
     assert len(ends) <= 1
-    assert bool(ends) == (current.state in (AGREED, LOST, DROPPED))
-    assert [end.has_verdict for end in ends] in ([], [current.state in (AGREED, LOST)])
+    assert bool(ends) == (current.state in (AGREED, LOST, DENIED, DROPPED))
+    assert [end.has_verdict for end in ends] in ([], [current.state in (AGREED, LOST, DENIED)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.api.agent import agent_api
 from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
+from hbtrio.config.groups import GroupSettings
 from hbtrio.http.server import serve_http
 from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.net.unix_socket import open_unix_listener
@@ -129,7 +130,12 @@ class AgentWorld(FakeTime):
 
 @asynccontextmanager
 async def agent_world(
-    folder: Path, *, vim: bool = True, number: int = 0, **link: float
+    folder: Path,
+    *,
+    vim: bool = True,
+    number: int = 0,
+    groups: Mapping[str, GroupSettings] | None = None,
+    **link: float,
 ) -> AsyncIterator[AgentWorld]:
     """A running agent on the fake clock; begun again in the same folder it is a restarted one.
 
@@ -137,13 +143,18 @@ async def agent_world(
         folder: where its store is.
         vim: whether there is a VIM.
         number: makes the ids of its commands; another for each start.
+        groups: those of the configuration.
         link: keys of the configuration's ``[link]``.
     """
     ids = itertools.count(1)
     with inline_store(folder) as (store, worker):
         fake = ScriptedVim()
         running = open_agent(
-            AgentConfig(name="controller-0", link=LinkSettings(**link)),  # type: ignore[arg-type]
+            AgentConfig(
+                name="controller-0",
+                link=LinkSettings(**link),  # type: ignore[arg-type]
+                groups=groups or {},
+            ),
             store,
             fake if vim else None,
             new_command_id=lambda: f"command-{number}-{next(ids)}",

@@ -38,6 +38,7 @@ from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.fleet_detail import fleet_detail, fleet_look
 from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.fleet_status import fleet_status, unregistered_on
+from hbtrio.api.groups import event_filter
 from hbtrio.api.history import history_line, history_page
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
@@ -135,13 +136,14 @@ class _AgentApi:
         return api_parts.answer(await fleet_look(self._agent, bound))
 
     async def events(self, request: Request) -> Response:
-        wanted = api_parts.event_filter(request)
+        wanted = event_filter(request, self._agent.groups.rule)
         return api_parts.follow(request, self._agent.history, history_line, wanted)
 
     async def history(self, request: Request) -> Response:
         store = self._agent.store
         with _faults():
-            return await history_page(request, store.history, api_parts.event_filter(request))
+            wanted = event_filter(request, self._agent.groups.rule)
+            return await history_page(request, store.history, wanted)
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

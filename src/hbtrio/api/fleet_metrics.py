@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 import hbtrio
 from hbtrio.api.fleet_status import host_names, link_of
+from hbtrio.api.groups import group_metrics
 from hbtrio.api.metrics import (
     certificate_families,
     exposition,
@@ -51,6 +52,7 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
     instances.add_metric(["yes"], heartbeating)
     instances.add_metric(["no"], len(agent.fleet.instances) - heartbeating)
     yield instances
+    yield from group_metrics("hbtrio_agent", agent.groups.rule)
     yield GaugeMetricFamily(
         "hbtrio_agent_rounds_open", "Votes and notices in progress.", value=len(agent.rounds)
     )

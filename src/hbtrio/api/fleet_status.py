@@ -11,6 +11,7 @@ import trio
 import hbtrio
 from hbtrio.api.common import files_line
 from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
+from hbtrio.api.groups import group_lines
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.open_rounds import OpenRound
@@ -62,7 +63,7 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
             "hosts": encode(_hosts(agent, instances, now)),
             "instances": await _array(instances, line_of),
             "unregistered": await _array(unregistered, _unregistered_line),
-            "groups": encode(()),
+            "groups": encode(group_lines(agent.groups.rule)),
         }
     )
 

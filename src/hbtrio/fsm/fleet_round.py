@@ -39,6 +39,7 @@ class FleetRoundState(Enum):
     STORED = "stored"  # the host's report and the verdict are in the store
     AGREED = "agreed"  # the window is over, silence is agreement; there is a verdict
     LOST = "lost"  # the host's process has ended, and the round with it; there is a verdict
+    DENIED = "denied"  # the rule of a group forbids it, the host is not asked; there is a verdict
     DROPPED = "dropped"  # not opened, or no requester waits: there is no verdict
     FORGOTTEN = "forgotten"  # it could not be stored: it has no consequence
 
@@ -57,6 +58,7 @@ class FleetRoundEvent(Enum):
     HOST_RESTARTED = "the host's process was restarted"
     AGENT_RESTARTED = "the agent was restarted"
     CLOCK_SET_BACK = "the wall clock was set to before the request"
+    DENIED = "the rule of a group forbids it"
 
 
 _S, _E = FleetRoundState, FleetRoundEvent
@@ -70,6 +72,7 @@ _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
         _E.REPLY_UNHEARD: _S.DROPPED,
         _E.OUTCOME_REPORTED: _S.EARLY,
         _E.HOST_RESTARTED: _S.ASKED,
+        _E.DENIED: _S.DENIED,
     },
     _S.EARLY: {
         _E.HOST_OPENED: _S.REPORTED,
@@ -113,6 +116,7 @@ _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
     _S.STORED: {},
     _S.AGREED: {},
     _S.LOST: {},
+    _S.DENIED: {},
     _S.DROPPED: {},
     _S.FORGOTTEN: {},
 }
@@ -238,6 +242,10 @@ class FleetRound:
             return None
         return self._end(FleetRoundEvent.HOST_OPENED_NONE, VoteResult.ERROR, reason)
 
+    def denied(self, reason: str) -> RoundEnd | None:
+        """Handles the rule of a group that forbids the event, before the host was asked."""
+        return self._end(FleetRoundEvent.DENIED, VoteResult.REJECT, reason)
+
     def not_stored(self) -> None:
         """Handles a failure of the store."""
         if self.state is not FleetRoundState.STORED:
@@ -304,5 +312,5 @@ class FleetRound:
 
 _UNOPENED: Final = frozenset({_S.ASKED, _S.EARLY})
 _UNREPLIED: Final = frozenset({_S.ASKED, _S.EARLY, _S.OPENED, _S.REPORTED})
-_ENDED_HERE: Final = frozenset({_S.AGREED, _S.LOST, _S.DROPPED})
+_ENDED_HERE: Final = frozenset({_S.AGREED, _S.LOST, _S.DENIED, _S.DROPPED})
 _OVER: Final = _ENDED_HERE | {_S.STORED, _S.FORGOTTEN}

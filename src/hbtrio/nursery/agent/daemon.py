@@ -40,6 +40,7 @@ from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.host_events import HostEvents
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.later_truths import LaterTruths
@@ -103,6 +104,7 @@ class Agent:
         history: publishes the history entries.
         inventory: changes hosts and instances.
         states: notifies the VIM of the instances' states.
+        groups: how many instances of each may be unavailable.
         rounds: runs votes and notices.
         mass_failure_guard: holds back alarms.
         links: serves the hosts' links.
@@ -124,6 +126,7 @@ class Agent:
     history: Broadcast[HistoryEntry]
     inventory: AgentInventory
     states: InstanceStates
+    groups: FleetGroups
     rounds: Rounds
     mass_failure_guard: MassFailureGuard
     links: AgentLinks
@@ -183,6 +186,7 @@ async def open_agent(
     guard = OnTimeGuard(trio.current_time())
     supervisor = Supervisor()
     states = InstanceStates(fleet, store, outbox)
+    groups = FleetGroups(config.groups, fleet)
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
     mass_failure_guard = MassFailureGuard(
         config.brake, store.held, fleet, outbox, history, guard, wall_clock
@@ -202,7 +206,13 @@ async def open_agent(
             wall_clock,
         )
         rounds = Rounds(
-            fleet, store, unasked, ends, new_command_id=new_command_id, wall_clock=wall_clock
+            fleet,
+            store,
+            groups,
+            unasked,
+            ends,
+            new_command_id=new_command_id,
+            wall_clock=wall_clock,
         )
         events = HostEvents(
             nursery,
@@ -225,6 +235,7 @@ async def open_agent(
 
         nursery.start_soon(run_guard, guard, resting)
         await ends.resume()
+        rounds.resumed()
         await nursery.start(mass_failure_guard.run)
         await events.await_hosts()
         delivery = None
@@ -265,6 +276,7 @@ async def open_agent(
                     store,
                     history,
                     later,
+                    groups,
                     new_command_id=new_command_id,
                     wall_clock=wall_clock,
                 )
@@ -275,6 +287,7 @@ async def open_agent(
                     history=history,
                     inventory=inventory,
                     states=states,
+                    groups=groups,
                     rounds=rounds,
                     mass_failure_guard=mass_failure_guard,
                     links=links,

@@ -16,10 +16,12 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from hbtrio.fsm.action import ActionState
 from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.progress_lines import ProgressLines
@@ -31,7 +33,7 @@ from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import MAX_NAME, ActCommand
 from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.agent")
 
@@ -69,6 +71,7 @@ class AgentActions:
         store: keeps the history.
         history: publishes the history entries.
         later: handles what hosts tell of actions once they were given up.
+        groups: which instances must not go down now.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
     """
@@ -80,6 +83,7 @@ class AgentActions:
         store: Store,
         history: Broadcast[HistoryEntry],
         later: LaterTruths,
+        groups: FleetGroups,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -90,6 +94,7 @@ class AgentActions:
         self._store = store
         self._history = history
         self._later = later
+        self._groups = groups
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
 
@@ -138,8 +143,12 @@ class AgentActions:
                 action, f"{_ACTIONS} actions are in progress in this fleet, the maximum"
             )
         else:
+            command_id = self._new_command_id()
+            denial = self._deny(uuid, name, command_id, ignore_group=ignore_group)
+            if denial:
+                return await self._denied(action, denial)
             message = ActCommand(
-                self._new_command_id(),
+                command_id,
                 uuid,
                 name,
                 command,
@@ -196,6 +205,8 @@ class AgentActions:
             lost = str(fault)
         finally:
             del self.in_progress[message.command_id]
+            # Before the lines end: whoever reads the last one may begin the next action.
+            self._groups.give_back(action.uuid, message.command_id)
             if not (outcome or refusal):
                 action.lines.add(ProgressLine(step="lost", reason=lost))
             action.lines.close()
@@ -205,6 +216,25 @@ class AgentActions:
             task_status.started()
         what = outcome or f"the outcome is unknown: {lost}"
         await self._record(action, what, message.command_id)
+
+    def _deny(self, uuid: str, name: ActionName, command_id: str, *, ignore_group: bool) -> str:
+        """Takes the instance's place in its groups; returns why it must not go down."""
+        if (event := ACTION_TABLE[name].before) is None:
+            return ""
+        if not ignore_group:
+            return self._groups.take(uuid, event, command_id)
+        self._groups.hold(uuid, event, command_id)
+        return ""
+
+    async def _denied(self, action: FleetAction, reason: str) -> FleetAction:
+        """Ends an action that the rule of a group forbids: its host is not asked."""
+        action.lines.add(ProgressLine(step="group", result=VoteResult.REJECT, reason=reason))
+        outcome = ActionState.REJECTED.value
+        action.lines.add(ProgressLine(step="end", outcome=outcome, reason=reason))
+        action.lines.close()
+        await self._record(action, "asked")
+        await self._record(action, f"{outcome}: {reason}")
+        return action
 
     async def _refuse(self, action: FleetAction, reason: str) -> NoReturn:
         await self._record(action, f"refused: {reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
@@ -72,9 +72,12 @@ class OpenRound:
     outcome: PendingResult = attrs.field(factory=PendingResult)
     #: Set once the host has opened it: at its end, a silent guest agrees.
     window: Window[RoundResult] | None = None
+    #: Called with the result; must not block.
+    on_end: Callable[[RoundResult], None] = lambda _: None
 
     def end(self, result: RoundResult) -> None:
         """Sets the result and closes the window."""
+        self.on_end(result)
         self.outcome.end(result)
         if self.window is not None:
             self.window.close(result)

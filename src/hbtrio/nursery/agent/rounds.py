@@ -17,6 +17,7 @@ from hbtrio.fsm.fleet_round import FleetRound
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, OpeningReply
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.open_rounds import (
     OpenedRound,
     OpenRound,
@@ -26,11 +27,11 @@ from hbtrio.nursery.agent.open_rounds import (
 from hbtrio.nursery.agent.round_ends import RoundEnds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.policy.begin_by import BeginBy
-from hbtrio.store.records import RoundRecord
+from hbtrio.store.records import RoundRecord, RoundResult
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import VIM, Instance
-from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, window_of, window_s
 
 _log = logging.getLogger("hbtrio.rounds")
 
@@ -44,6 +45,7 @@ class Rounds:
     Args:
         fleet: knows the host of each instance, and its link.
         store: keeps all rounds, open and closed.
+        groups: which instances must not go down now.
         unasked: records and answers the rounds that are not opened.
         ends: brings those that are opened to their outcomes.
         new_command_id: makes ids that are never reused.
@@ -54,6 +56,7 @@ class Rounds:
         self,
         fleet: Fleet,
         store: Store,
+        groups: FleetGroups,
         unasked: UnaskedRounds,
         ends: RoundEnds,
         *,
@@ -64,6 +67,7 @@ class Rounds:
         self.ends = ends
         self._fleet = fleet
         self._store = store
+        self._groups = groups
         self._unasked = unasked
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
@@ -135,6 +139,10 @@ class Rounds:
         now, for_vim = trio.current_time(), who == VIM
         machine = FleetRound(vote=vote, window_s=record.window_s, now=now, for_vim=for_vim)
         current = self.ends.open.add(OpenRound(record, machine))
+        if vote and live.heartbeating and (objection := self._groups.refusal(live.uuid, event)):
+            return await self._object(current, objection)
+        if vote and for_vim:
+            self._hold(current)
         opened = await self._open_on(session, current, session.begin_by(PATIENCE_S))
         if opened.fault:
             self.ends.end(current, machine.host_opened_none(opened.fault))
@@ -142,8 +150,52 @@ class Rounds:
                 record, opened.fault, is_unknown=opened.is_unknown, is_owned=opened.is_owned
             )
         machine.host_opened(opened.seconds, trio.current_time())
+        if not vote:
+            self._groups.noticed(live.uuid, event)
         self.ends.hold(current)
         return OpenedRound(record.command_id, opened.seconds, current.outcome)
+
+    def resumed(self) -> None:
+        """Takes the instances' places for the votes that a previous process has left open."""
+        for current in self.ends.open:
+            if current.record.vote and current.record.asked_by == VIM:
+                self._hold(current)
+
+    def _hold(self, current: OpenRound) -> None:
+        """Takes an instance's place in its groups for the vote of an action."""
+        record, groups = current.record, self._groups
+
+        def over(result: RoundResult) -> None:
+            # A vote that was dropped has no verdict: the VIM does not act upon it.
+            if result.result is not VoteResult.REJECT and not current.machine.is_dropped:
+                groups.vote_accepted(record.uuid, record.event)
+            groups.give_back(record.uuid, record.command_id)
+
+        groups.hold(record.uuid, record.event, record.command_id)
+        current.on_end = over
+
+    async def _object(self, current: OpenRound, reason: str) -> OpenedRound:
+        """Rejects a vote for the rule of a group; its host is not asked."""
+        record = current.record
+        try:
+            await self._store.open_round(record)
+        except StoreFault as error:
+            self._drop(current, error)
+            raise
+        except BaseException:
+            self.ends.unheard(record.command_id)
+            raise
+        self.ends.end(current, current.machine.denied(reason))
+        return OpenedRound(record.command_id, round(record.window_s), current.outcome)
+
+    def _drop(self, current: OpenRound, fault: StoreFault) -> None:
+        """Drops a round that was not stored."""
+        record = current.record
+        current.machine.not_stored()
+        self.ends.open.pop(record.command_id)
+        self._groups.give_back(record.uuid, record.command_id)
+        what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
+        _log.error("%s: no %s: store: %s", record.uuid, what, fault)
 
     async def _open_on(
         self, session: HostSession, current: OpenRound, begin_by: BeginBy
@@ -182,9 +234,6 @@ class Rounds:
             self.ends.unheard(record.command_id)
             raise
         if lost is not None:
-            current.machine.not_stored()
-            self.ends.open.pop(record.command_id)
-            what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
-            _log.error("%s: no %s: store: %s", record.uuid, what, lost)
+            self._drop(current, lost)
             raise lost
         return opened
