@@ -16,7 +16,7 @@ from hbtrio.fsm.corrective import Cause
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.correction_command import Outcome
 from hbtrio.nursery.host.reports import ReportKind
-from hbtrio.wire.vocabulary import Event, VoteResult, WindowKind
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, VoteResult, WindowKind
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, Reply, host_world, stay_silent
 
@@ -61,6 +61,11 @@ def quiet(**changes: float) -> dict[str, float]:
             for outcome in Outcome
         },
         **{f"windows_open {kind}": 0 for kind in WindowKind},
+        **{
+            f"overridden_rejects_total {event}": 0
+            for event, rule in EVENT_TABLE.items()
+            if rule.voted
+        },
         **{f"extended_seconds_total {kind}": 0 for kind in tuple(WindowKind)[:-1]},
         **{f"events_total {kind}": 0 for kind in ReportKind},
     }

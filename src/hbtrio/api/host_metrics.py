@@ -32,13 +32,16 @@ from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.labels import CAUSES, ON_HOLD, OUTCOMES, STATES
 from hbtrio.nursery.host.reports import ReportKind
 from hbtrio.policy.histogram import Histogram
-from hbtrio.wire.vocabulary import CorrectiveAction, Health, WindowKind
+from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Health, WindowKind
 
 #: Instances that are looked at without a pause, in some hundred microseconds.
 _AT_ONCE: Final = 500
 
 #: The windows that a guest may extend.
 _EXTENSIBLE: Final = tuple(kind for kind in WindowKind if kind is not WindowKind.RESTART)
+
+#: The events that a guest may reject.
+_VOTED: Final = tuple(event for event, rule in EVENT_TABLE.items() if rule.voted)
 
 _RUN: Final = (CorrectiveAction.REBOOT, CorrectiveAction.STOP, CorrectiveAction.LOG)
 
@@ -161,6 +164,14 @@ def _of_events(host: Host) -> Iterator[Metric]:
     for window in _EXTENSIBLE:
         extended.add_metric([window], counts.extended_s[window])
     yield extended
+    overridden = CounterMetricFamily(
+        "hbtrio_host_overridden_rejects",
+        "Rejects of actions that were one too many, by event.",
+        labels=["event"],
+    )
+    for event in _VOTED:
+        overridden.add_metric([event], counts.overridden[event])
+    yield overridden
     commands = CounterMetricFamily(
         "hbtrio_host_corrective_commands",
         "Corrective commands that have ended, by action and outcome.",

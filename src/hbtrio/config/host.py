@@ -39,7 +39,7 @@ from hbtrio.config.settings import (
     word,
 )
 from hbtrio.config.source import Fault, shown
-from hbtrio.config.windows import WindowSettings
+from hbtrio.config.windows import VetoSettings, WindowSettings
 from hbtrio.wire.vocabulary import ActionName
 
 #: Where the packages install the file.
@@ -269,6 +269,7 @@ class HostConfig(Ruled):
     heartbeat: HeartbeatSettings = table(HeartbeatSettings)
     limits: LimitSettings = table(LimitSettings)
     windows: WindowSettings = table(WindowSettings)
+    veto: VetoSettings = table(VetoSettings)
     libvirt: LibvirtSettings = table(LibvirtSettings)
     instances: Mapping[str, InstanceSettings] = tables(
         glob_faults, "names or uuids, with or without wildcards"

@@ -38,3 +38,11 @@ class WindowSettings:
     """The windows of votes and notices, beside what guests advertise."""
 
     max_extension_s: ExtensionSettings = table(ExtensionSettings)
+
+
+@attrs.frozen(kw_only=True)
+class VetoSettings:
+    """How many rejects of an event stand, in any ``per_s``; 0: all of them."""
+
+    max_rejects: int = number(0, 0, 1000, "rejects")
+    per_s: float = number(3600.0, 1, 604_800, "s")

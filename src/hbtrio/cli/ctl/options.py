@@ -24,6 +24,7 @@ _KINDS: Final = (
     "loss",
     "not-acted",
     "notice",
+    "overridden",
     "paused",
     "restart-expired",
     "stopped",

@@ -56,6 +56,7 @@ _KIND_COLOURS: Final = {
     "paused": "warn",
     "absent": "warn",
     "not-acted": "bad",
+    "overridden": "warn",
     "hold": "warn",
     "lost": "bad",
     "host-unreachable": "bad",

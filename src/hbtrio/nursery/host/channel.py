@@ -68,13 +68,7 @@ class Channel:
             self._restart_expired,
         )
         self.rounds = RoundSlot(
-            self.uuid,
-            self._windows,
-            setup.guard,
-            self.link.take_in,
-            setup.new_id,
-            self._round_over,
-            on_extended=self.reports.publish_extension,
+            self.uuid, self._windows, setup, self.link.take_in, self._round_over, self.reports
         )
         #: Publishes a report about the instance.
         self.report = self.reports.publish

@@ -103,6 +103,11 @@ class ChannelReports:
             who=current.who,
         )
 
+    def publish_override(self, current: Round, reason: str) -> None:
+        """Reports that the guest's reject of an action was overridden."""
+        self._setup.counts.overridden[current.event] += 1
+        self.publish(ReportKind.OVERRIDDEN, reason, event=current.event, who=current.who)
+
     def publish_effect(self, effect: hb.Effect) -> None:
         """Reports or logs an effect of the heartbeat machine; the rest is for the channel."""
         match effect:

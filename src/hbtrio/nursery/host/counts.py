@@ -7,7 +7,7 @@ from collections import Counter
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.policy.histogram import Histogram
 from hbtrio.system.runner import ProcessRunner
-from hbtrio.wire.vocabulary import WindowKind
+from hbtrio.wire.vocabulary import Event, WindowKind
 
 
 class HostCounts:
@@ -29,6 +29,8 @@ class HostCounts:
         self.reports: Counter[ReportKind] = Counter()
         #: Votes and notices, by kind, event and result.
         self.rounds: Counter[tuple[str, str, str]] = Counter()
+        #: Rejects of actions that were overridden, by event.
+        self.overridden: Counter[Event] = Counter()
         #: By how many seconds windows were extended, by their kind.
         self.extended_s: Counter[WindowKind] = Counter()
         #: Corrective commands, by action and outcome.

@@ -30,6 +30,7 @@ class ReportKind(StrEnum):
     VOTE = "vote"
     NOTICE = "notice"
     EXTENDED = "extended"
+    OVERRIDDEN = "overridden"
     RESTART_EXPIRED = "restart-expired"
     PAUSED = "paused"
     ABSENT = "absent"

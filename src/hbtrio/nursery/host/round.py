@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -17,6 +17,7 @@ from hbtrio.policy.allowances import HOST_ALLOWS_S
 from hbtrio.policy.more_time import NOT_OPEN, Extension, Extensions, Grant
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.veto import Veto, VetoRule
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
 from hbtrio.wire.channel_messages import ActionResponse, Message, MoreTime, Nack, TimeGranted
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
@@ -52,6 +53,8 @@ class Round:
     who: str = ""
     #: Whether it is the vote of an action, whose notice follows if nobody rejects.
     begins_action: bool = False
+    #: Whether the host itself rejects it.
+    is_objected: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
     _news: trio.Event = attrs.field(factory=trio.Event)
@@ -105,38 +108,63 @@ class Round:
         return f"a {self.kind} on {self.event} is open for another {left_s:.1f} s"
 
 
+class RoundSetup(Protocol):
+    """What a host shares with the rounds of all instances."""
+
+    @property
+    def guard(self) -> OnTimeGuard:
+        """The process's on-time guard."""
+
+    @property
+    def new_id(self) -> Callable[[], int]:
+        """Makes invocation ids."""
+
+    @property
+    def veto(self) -> VetoRule:
+        """How many rejects of an event stand."""
+
+
+class RoundReports(Protocol):
+    """Reports what happens to the rounds of an instance before they end."""
+
+    def publish_extension(self, current: Round, extension: Extension) -> None:
+        """Reports that a window was extended."""
+
+    def publish_override(self, current: Round, reason: str) -> None:
+        """Reports that a reject was overridden."""
+
+
 class RoundSlot:
     """Holds the one vote or notice that may be open on an instance.
 
     Args:
         uuid: the instance, for the log.
         tasks: runs the windows.
-        guard: the process's on-time guard.
+        setup: makes invocation ids, and has the process's on-time guard and the bound of vetoes.
         source: reads what the instance has sent.
-        new_id: makes invocation ids.
         on_over: called once for each opened round, when it has its outcome.
-        on_extended: called with each extension of a round's window.
+        reports: reports what happens to a round before that.
     """
 
     def __init__(
         self,
         uuid: str,
         tasks: WindowTasks,
-        guard: OnTimeGuard,
+        setup: RoundSetup,
         source: Source,
-        new_id: Callable[[], int],
         on_over: Callable[[Round], None],
-        on_extended: Callable[[Round, Extension], None],
+        reports: RoundReports,
     ) -> None:
         #: The open round, or None.
         self.current: Round | None = None
         self._uuid = uuid
         self._tasks = tasks
-        self._guard = guard
+        self._guard = setup.guard
         self._source = source
-        self._new_id = new_id
+        self._new_id = setup.new_id
         self._on_over = on_over
-        self._on_extended = on_extended
+        self._reports = reports
+        self._veto = Veto(setup.veto)
         self._requests = Quota(_REQUESTS_PER_S, 1.0)
         self._is_reserved = False
 
@@ -219,6 +247,7 @@ class RoundSlot:
     def object(self, reason: str) -> None:
         """Rejects the open vote for a reason of the host's own; a guest need not answer."""
         if self.current is not None:
+            self.current.is_objected = True
             self.current.window.answer(_GUEST, Answer(VoteResult.REJECT, reason))
 
     def _more_time(self, request: MoreTime, now: float) -> TimeGranted | None:
@@ -234,7 +263,7 @@ class RoundSlot:
         else:
             grant = current.extend(request.seconds, plain_text(request.name, MAX_NAME_BYTES))
             if grant.seconds:
-                self._on_extended(current, current.extensions.granted[-1])
+                self._reports.publish_extension(current, current.extensions.granted[-1])
         return TimeGranted(request.invocation_id, request.request, int(grant.seconds), grant.reason)
 
     def abort(self, reason: str) -> None:
@@ -244,12 +273,23 @@ class RoundSlot:
 
     def release(self) -> None:
         """Lets go of its owner, which has ended; no round may be opened after it."""
-        del self._source, self._on_over, self._on_extended
+        del self._source, self._on_over, self._reports
 
     def _over(self, _: Outcome) -> None:
         current, self.current = self.current, None
         if current is None:
             return
-        current.outcome = as_reported(current.window.ballot, current.window.seconds)
+        outcome = as_reported(current.window.ballot, current.window.seconds)
+        current.outcome = self._bounded(current, outcome)
         self._on_over(current)
         current.close()
+
+    def _bounded(self, current: Round, outcome: Outcome) -> Outcome:
+        """Overrides a reject of the guest's that is one too many: the action goes on."""
+        if outcome.result is not VoteResult.REJECT or not current.begins_action:
+            return outcome
+        if current.is_objected or self._veto.stands(current.event, trio.current_time()):
+            return outcome
+        reason = f"overridden after {self._veto.rule.words}: {outcome.reason}"
+        self._reports.publish_override(current, reason)
+        return Outcome(VoteResult.ACCEPT, reason)
