@@ -102,6 +102,8 @@ role_files() {
     fi
     unit=hbtrio-$role.service
     echo "0644 deploy/$unit /etc/systemd/system/$unit"
+    [ "$role" != host ] ||
+        echo "0644 deploy/hbtrio-shutdown.service /etc/systemd/system/hbtrio-shutdown.service"
 }
 
 # The files that host and agent share.
@@ -177,6 +179,7 @@ reload() {
 
 uninstall() {
     if runs_systemd; then
+        [ "$role" != host ] || systemctl disable --quiet --now hbtrio-shutdown 2>/dev/null || :
         systemctl disable --quiet --now "hbtrio-$role" 2>/dev/null || :
     elif [ -z "$root" ] && [ -x /etc/init.d/guest-client ] && [ "$role" = guest ]; then
         /etc/init.d/guest-client stop

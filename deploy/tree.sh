@@ -69,6 +69,8 @@ if [ "$role" = guest ]; then
     put 0755 "$top/config/sample_event_script" $conf/sample_event_script
     put 0755 "$top/config/sample_health_script" $conf/sample_health_script
 else
+    # It finds the program by its name.
+    put 0644 "$deploy/hbtrio-shutdown.service" /usr/lib/systemd/system/hbtrio-shutdown.service
     put 0644 "$deploy/hbtrio.sysusers.conf" /usr/lib/sysusers.d/hbtrio.conf
     put 0644 "$deploy/hbtrio.tmpfiles.conf" /usr/lib/tmpfiles.d/hbtrio.conf
     put 0644 "$top/config/host.toml" /etc/hbtrio/host.toml

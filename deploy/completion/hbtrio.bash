@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/hbtrio
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hbtrio_ctl_subparsers=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget drain act)
+_shtab_hbtrio_ctl_subparsers=(status show why groups tree wait watch vote notify notify-all events history hold unhold alarms brake forget drain act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps inhibit lab simulate check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log --log-format)
@@ -20,6 +20,7 @@ _shtab_hbtrio_ctl_wait_option_strings=(-h --help --json --for --timeout)
 _shtab_hbtrio_ctl_watch_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_vote_option_strings=(-h --help --json --all --host --group)
 _shtab_hbtrio_ctl_notify_option_strings=(-h --help --json)
+_shtab_hbtrio_ctl_notify_all_option_strings=(-h --help --json --ended --within --host --group --told)
 _shtab_hbtrio_ctl_events_option_strings=(-h --help --json --kind --group --since --by --follow --recent)
 _shtab_hbtrio_ctl_history_option_strings=(-h --help --json --kind --group --since --by --limit --before)
 _shtab_hbtrio_ctl_hold_option_strings=(-h --help --json --host --group --for --reason)
@@ -44,6 +45,8 @@ _shtab_hbtrio_guest___app_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_host___config_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_host___control_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_agent___config_COMPGEN=_shtab_compgen_files
+_shtab_hbtrio_ctl_notify_all___ended_COMPGEN=_shtab_compgen_files
+_shtab_hbtrio_ctl_notify_all___told_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl_drain___order_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___ca_COMPGEN=_shtab_compgen_files
@@ -64,6 +67,7 @@ _shtab_hbtrio_ctl_status___state_choices=(absent heartbeating lost not-watched p
 _shtab_hbtrio_ctl_wait___for_choices=(heartbeating healthy lost gone)
 _shtab_hbtrio_ctl_vote_pos_1_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
 _shtab_hbtrio_ctl_notify_pos_1_choices=(stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end)
+_shtab_hbtrio_ctl_notify_all_pos_0_choices=(stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end)
 _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_alarms_pos_0_choices=(send withdraw)
@@ -71,7 +75,7 @@ _shtab_hbtrio_ctl_brake_pos_0_choices=(release)
 _shtab_hbtrio_ctl_drain___action_choices=(stop reboot pause suspend resize live-migrate cold-migrate)
 _shtab_hbtrio_ctl_drain___on_reject_choices=(wait skip force abort)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
-_shtab_hbtrio_ctl_pos_0_choices=(status show why groups tree wait watch vote notify events history hold unhold alarms brake forget drain act)
+_shtab_hbtrio_ctl_pos_0_choices=(status show why groups tree wait watch vote notify notify-all events history hold unhold alarms brake forget drain act)
 _shtab_hbtrio_inhibit___what_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
 _shtab_hbtrio_simulate___every_step_choices=(vote act migrate)
 _shtab_hbtrio_check_config___kind_choices=(guest host agent)
@@ -116,6 +120,9 @@ _shtab_hbtrio_ctl_vote___all_nargs=0
 _shtab_hbtrio_ctl_notify__h_nargs=0
 _shtab_hbtrio_ctl_notify___help_nargs=0
 _shtab_hbtrio_ctl_notify___json_nargs=0
+_shtab_hbtrio_ctl_notify_all__h_nargs=0
+_shtab_hbtrio_ctl_notify_all___help_nargs=0
+_shtab_hbtrio_ctl_notify_all___json_nargs=0
 _shtab_hbtrio_ctl_events__h_nargs=0
 _shtab_hbtrio_ctl_events___help_nargs=0
 _shtab_hbtrio_ctl_events___json_nargs=0

@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl notify-all' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --timeout --token-file --told --url --vms --watch --what --why --within
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -128,6 +128,15 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl notify' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl notify' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl notify; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end" -d event
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a notify-all -d 'Notify all heartbeating instances of an event, side by side.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l json -d 'write JSON, one object per line'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l ended -xka "(__fish_complete_path (commandline -ct))" -d 'notify those in FILE that what they were told of does not come, and remove FILE; nothing is done if there is none'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l within -x -d 'go on after S seconds, with status 1 if a notice is still open then (default 60)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l host -x -d 'those on this host; an agent needs it, or --group'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l group -x -d 'the members of this group'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all' -l told -xka "(__fish_complete_path (commandline -ct))" -d 'write who is told of what into FILE, for --ended'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all; and test $_shtab_hbtrio_npos -eq 0' -ka "stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end" -d event
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a events -d 'Show past events, and with --follow new ones.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l json -d 'write JSON, one object per line'

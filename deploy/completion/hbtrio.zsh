@@ -36,6 +36,7 @@ _shtab_hbtrio_ctl_commands() {
     history:'Show the history, newest last.'
     hold:'Put instances on hold: for a time nothing corrective is done to them, while they are watched as ever.'
     notify:'Notify an instance of an event.'
+    notify-all:'Notify all heartbeating instances of an event, side by side.'
     show:'Show everything about an instance, and what its next loss would bring.'
     status:'Show the host or fleet and its instances.'
     tree:'Show the live tasks of the daemon, where they wait and how long.'
@@ -219,6 +220,20 @@ _shtab_hbtrio_ctl_notify_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_notify_defaults_added=0
+
+_shtab_hbtrio_ctl_notify_all_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
+  "--ended[notify those in FILE that what they were told of does not come, and remove FILE\; nothing is done if there is none]:FILE:_files"
+  "--within[go on after S seconds, with status 1 if a notice is still open then (default 60)]:S:"
+  "--host[those on this host\; an agent needs it, or --group]:HOST:"
+  "--group[the members of this group]:GROUP:"
+  "--told[write who is told of what into FILE, for --ended]:FILE:_files"
+  ":event:(stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_notify_all_defaults_added=0
 
 _shtab_hbtrio_ctl_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -442,6 +457,7 @@ _shtab_hbtrio_ctl() {
         history) _arguments -C -s $_shtab_hbtrio_ctl_history_options ;;
         hold) _arguments -C -s $_shtab_hbtrio_ctl_hold_options ;;
         notify) _arguments -C -s $_shtab_hbtrio_ctl_notify_options ;;
+        notify-all) _arguments -C -s $_shtab_hbtrio_ctl_notify_all_options ;;
         show) _arguments -C -s $_shtab_hbtrio_ctl_show_options ;;
         status) _arguments -C -s $_shtab_hbtrio_ctl_status_options ;;
         tree) _arguments -C -s $_shtab_hbtrio_ctl_tree_options ;;

@@ -151,7 +151,8 @@ def test_install_for_host_and_agent(daemon: str, tmp_path: Path) -> None:
     done = install(tmp_path, "--files-only", daemon)
     assert done.stderr == ""
     assert done.stdout == f"installed; then: systemctl enable --now hbtrio-{daemon}\n"
-    assert files(tmp_path) == SHARED | {
+    more = {"etc/systemd/system/hbtrio-shutdown.service": "0644"} if daemon == "host" else {}
+    assert files(tmp_path) == SHARED | more | {
         f"etc/hbtrio/{daemon}.toml": "0644",
         f"etc/systemd/system/hbtrio-{daemon}.service": "0644",
         "etc/sysusers.d/hbtrio.conf": "0644",

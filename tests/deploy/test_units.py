@@ -59,6 +59,24 @@ def test_systemd_finds_no_fault(daemon: str, tmp_path: Path) -> None:
     assert systemd("systemd-analyze", "verify", str(unit)) == ""
 
 
+def test_systemd_finds_no_fault_in_the_notices_of_a_shutdown(tmp_path: Path) -> None:
+    unit = tmp_path / "hbtrio-shutdown.service"
+    text = (DEPLOY / unit.name).read_text()
+    unit.write_text(text.replace("=-hbtrio ", "=-/bin/true "))
+    assert systemd("systemd-analyze", "verify", str(unit)) == ""
+    assert exposure(unit) <= 2.0
+
+
+def test_a_shutdown_is_told_before_libvirt_stops_the_vms() -> None:
+    # What is started after them is stopped before them.
+    after = set(setting("shutdown", "After").split())
+    assert {"libvirt-guests.service", "hbtrio-host.service", "libvirtd.service"} <= after
+    (stop,) = (v for k, v in settings(DEPLOY / "hbtrio-shutdown.service") if k == "TimeoutStopSec")
+    text = (DEPLOY / "hbtrio-shutdown.service").read_text()
+    (within,) = re.findall(r"--within (\d+) --told", text)
+    assert int(stop) >= int(within) + 15
+
+
 @pytest.mark.parametrize("daemon", ["host", "agent"])
 def test_host_and_agent_are_locked_in(daemon: str) -> None:
     assert exposure(DEPLOY / f"hbtrio-{daemon}.service") <= 2.0
@@ -85,7 +103,10 @@ def test_the_readme_has_the_numbers(tmp_path: Path) -> None:
     rows = re.findall(
         r"^\| (`hbtrio.*) \| .* \| ([0-9.]+) \|$", (DEPLOY / "README.md").read_text(), re.M
     )
-    seen = {f"`hbtrio-{name}`": exposure(DEPLOY / f"hbtrio-{name}.service") for name in DAEMONS}
+    seen = {
+        f"`hbtrio-{name}`": exposure(DEPLOY / f"hbtrio-{name}.service")
+        for name in (*DAEMONS, "shutdown")
+    }
     seen["`hbtrio-guest` with `hbtrio-guest-hardened.conf`"] = exposure(hardened(tmp_path))
     assert {name: float(number) for name, number in rows} == seen
 

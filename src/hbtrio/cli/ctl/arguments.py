@@ -12,7 +12,7 @@ from typing import Any, Final
 from hbtrio.cli import Parser
 from hbtrio.cli.ctl.argument_types import Words, entry_id, number
 from hbtrio.cli.ctl.drain_arguments import add_drain
-from hbtrio.cli.ctl.options import UUID_HELP, add_connection, add_filter
+from hbtrio.cli.ctl.options import UUID_HELP, add_announcement, add_connection, add_filter
 from hbtrio.cli.ctl.order_arguments import add_orders
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
@@ -196,6 +196,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         added.add_argument(
             "event", metavar="EVENT", type=Words("event", events, unfit), help=", ".join(events)
         )
+
+    notify_all = command(
+        "notify-all",
+        "notify all heartbeating instances of an event, side by side",
+        _JSON_LINES,
+    )
+    add_announcement(notify_all)
 
     events_parser = command("events", "show past events, and with --follow new ones", _JSON_LINES)
     add_filter(events_parser)

@@ -138,7 +138,7 @@ class Session:
                 return await show_events(self._client, self._screen, self._names, self._options)
             case "history":
                 return await show_history(self._client, self._screen, self._names, self._options)
-            case "show" | "why" | "wait" | "tree" | "groups":
+            case "show" | "why" | "wait" | "tree" | "groups" | "notify-all":
                 return await self._look_closely()
             case "watch":
                 return await self._board()
@@ -153,6 +153,7 @@ class Session:
 
     async def _look_closely(self) -> int:
         # Imported late: a plain status is asked for more often, and at once.
+        from hbtrio.cli.ctl.announcement import announce
         from hbtrio.cli.ctl.detail import show_detail
         from hbtrio.cli.ctl.groups import show_groups
         from hbtrio.cli.ctl.tasks import show_tree
@@ -165,6 +166,7 @@ class Session:
             "wait": wait_for,
             "tree": show_tree,
             "groups": show_groups,
+            "notify-all": announce,
         }
         return await commands[self._options.command](self._client, self._screen, self._options)
 

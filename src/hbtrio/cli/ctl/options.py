@@ -6,7 +6,8 @@ import argparse
 from datetime import datetime
 from typing import Final
 
-from hbtrio.cli.ctl.argument_types import Words, moment_before
+from hbtrio.cli.ctl.argument_types import Words, moment_before, number
+from hbtrio.wire.vocabulary import EVENT_TABLE
 
 #: The kinds of events of host and agent, see docs/events.md.
 _KINDS: Final = (
@@ -108,4 +109,37 @@ def add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> N
         action="store_true",
         default=argparse.SUPPRESS if again else False,
         help=argparse.SUPPRESS if again else "write long output directly, not through $PAGER",
+    )
+
+
+def add_announcement(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of ``notify-all``."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "event",
+        metavar="EVENT",
+        nargs="?",
+        type=Words("event", [str(event) for event in EVENT_TABLE]),
+        help=", ".join(EVENT_TABLE),
+    )
+    what.add_argument(
+        "--ended",
+        metavar="FILE",
+        help="notify those in FILE that what they were told of does not come, and remove FILE; "
+        "nothing is done if there is none",
+    )
+    parser.add_argument(
+        "--within",
+        metavar="S",
+        type=number(1, 86_400),
+        default=60,
+        help="go on after S seconds, with status 1 if a notice is still open then "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--host", metavar="HOST", help="those on this host; an agent needs it, or --group"
+    )
+    parser.add_argument("--group", metavar="GROUP", help="the members of this group")
+    parser.add_argument(
+        "--told", metavar="FILE", help="write who is told of what into FILE, for --ended"
     )

@@ -1,0 +1,164 @@
+"""`hbtrio ctl notify-all`: who is told, how long it takes at most, and who gets the end of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from hbtrio.cli.ctl.announcement import ENDS, PARALLEL
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, VoteResult
+from support.control_socket import call
+from support.ctl_cases import answer, asked, fault_of, serving
+from support.host_world import NOTICE, Reply
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+STOP, RESUME = (NOTICE, Event.STOP), (NOTICE, Event.RESUME)
+
+
+def test_each_event_that_can_be_called_off_has_its_end() -> None:
+    voted = {event for event, rule in EVENT_TABLE.items() if rule.voted}
+    assert set(ENDS) == voted
+    for rule in ACTION_TABLE.values():
+        if rule.before is not None:
+            assert ENDS[rule.before] is rule.cancelled
+
+
+async def test_all_are_told_side_by_side() -> None:
+    count = 3 * PARALLEL
+    async with serving() as (world, api):
+        guests = await world.all_heartbeating(count, shutdown_notice_secs=20)
+        for guest in guests:
+            guest.reply = answer(notice=Reply(VoteResult.COMPLETE, after_s=8.0))
+        began = trio.current_time()
+        called = await call(api.path, "notify-all", "stop")
+        assert called.lines == [f"{count} instances in 8.0 s: {count} complete"]
+        assert called.status == ExitStatus.DONE
+        assert trio.current_time() - began < 9.0
+        assert all(asked(guest) == [STOP] for guest in guests)
+
+
+async def test_a_slow_one_holds_nobody_up_beyond_the_bound(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with serving() as (world, api):
+        quick = await world.heartbeating(name="quick", shutdown_notice_secs=100)
+        slow = await world.heartbeating(name="slow", shutdown_notice_secs=100)
+        slow.reply = answer(notice=None)
+        words = ("notify-all", "stop", "--within", "10", "--told", str(told))
+        began = trio.current_time()
+        called = await call(api.path, *words)
+        assert called.lines == ["slow: stop: open", "2 instances in 10.0 s: 1 complete, 1 open"]
+        assert called.status == ExitStatus.FAILED
+        assert trio.current_time() - began == pytest.approx(10.0)
+        assert set(told.read_text().splitlines()) == {f"stop {quick.uuid}", f"stop {slow.uuid}"}
+
+
+async def test_one_that_never_answers_ends_with_its_window() -> None:
+    async with serving() as (world, api):
+        guest = await world.heartbeating(name="web-1", shutdown_notice_secs=4)
+        guest.reply = answer(notice=None)
+        called = await call(api.path, "notify-all", "stop", "--json")
+        (one,) = map(json.loads, called.lines)
+        assert (one["uuid"], one["name"], one["event"]) == (guest.uuid, "web-1", "stop")
+        assert one["result"] == "complete"
+        assert one["reason"].startswith("no answer within ")
+        assert called.status == ExitStatus.DONE
+
+
+async def test_one_that_does_not_heartbeat_is_left_out() -> None:
+    async with serving() as (world, api):
+        silent = world.guest(name="new")
+        silent.sends_init = None
+        silent.appear()
+        await world.settle()
+        called = await call(api.path, "notify-all", "stop")
+        assert called.lines == ["0 instances in 0.0 s"]
+        assert called.status == ExitStatus.DONE
+
+
+async def test_one_that_can_t_be_told_now_is_named() -> None:
+    async with serving() as (world, api):
+        guest = await world.heartbeating(name="web-1", shutdown_notice_secs=50)
+        guest.reply = answer(notice=None)
+        world.host.open_round(guest.uuid, Event.PAUSE, NOTICE)
+        called = await call(api.path, "notify-all", "stop")
+        assert called.lines[0].startswith("web-1: stop: refused (")
+        assert called.status == ExitStatus.FAILED
+
+
+async def test_an_event_that_does_not_come_is_ended_for_those_who_were_told(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with serving() as (world, api):
+        one = await world.heartbeating(name="web-1", shutdown_notice_secs=5)
+        await call(api.path, "notify-all", "stop", "--told", str(told))
+        later = await world.heartbeating(name="web-2", shutdown_notice_secs=5)
+        called = await call(api.path, "notify-all", "--ended", str(told))
+        assert called.lines[-1].endswith("1 complete")
+        assert called.status == ExitStatus.DONE
+        assert (asked(one), asked(later)) == ([STOP, RESUME], [])
+        assert not told.exists()
+        again = await call(api.path, "notify-all", "--ended", str(told))
+        assert (again.lines, again.status) == (["0 instances in 0.0 s"], ExitStatus.DONE)
+
+
+async def test_who_has_gone_meanwhile_needs_no_end(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.write_text("stop 00000000-0000-4000-8000-000000000009\nstop 00000000-0000-4000-8000-0")
+    async with serving() as (_, api):
+        called = await call(api.path, "notify-all", "--ended", str(told))
+        assert called.lines[-1].endswith("1 refused")
+        assert called.status == ExitStatus.DONE
+        assert not told.exists()
+
+
+async def test_a_daemon_that_is_away_leaves_the_list(tmp_path: Path) -> None:
+    told, text = tmp_path / "told", "stop 00000000-0000-4000-8000-000000000009\n"
+    told.write_text(text)
+    fault, status = await fault_of(str(tmp_path / "none"), "notify-all", "--ended", str(told))
+    assert "no such socket" in fault
+    assert status is ExitStatus.UNREACHABLE
+    assert told.read_text() == text
+
+
+async def test_a_daemon_that_ends_meanwhile_is_a_fault() -> None:
+    async with serving() as (world, api), trio.open_nursery() as nursery:
+        guest = await world.heartbeating(name="web-1", shutdown_notice_secs=50)
+        guest.reply = answer(notice=None)
+
+        async def end() -> None:
+            await trio.sleep(3)
+            api.scope.cancel()
+
+        nursery.start_soon(end)
+        with pytest.raises(UserError) as raised:
+            await call(api.path, "notify-all", "stop")
+        assert raised.value.status is ExitStatus.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"halt 00000000-0000-4000-8000-000000000009\n", ":1: not an event and a uuid"),
+        (b"stop 00000000-0000-4000-8000-000000000009\nstop web\n", ":2: not an event and a uuid"),
+        (b"\xff\n", ": not a list of told instances"),
+    ],
+)
+async def test_a_file_that_is_no_list(text: bytes, fault: str, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.write_bytes(text)
+    async with serving() as (_, api):
+        said, _ = await fault_of(api.path, "notify-all", "--ended", str(told))
+    assert said == f"{told}{fault}"
+
+
+async def test_a_list_that_can_t_be_written_tells_nobody(tmp_path: Path) -> None:
+    told = tmp_path / "missing" / "told"
+    async with serving() as (world, api):
+        guest = await world.heartbeating(name="web-1")
+        said, _ = await fault_of(api.path, "notify-all", "stop", "--told", str(told))
+        assert said == f"{told}: its directory does not exist"
+        assert asked(guest) == []
