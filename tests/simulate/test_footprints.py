@@ -115,7 +115,7 @@ def forgets(each: int) -> Callable[..., Any]:
 
 
 def test_a_host_that_forgets_a_task_with_each_vote(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OutsideRounds, "open", forgets(2))
+    monkeypatch.setattr(OutsideRounds, "open", forgets(10))
     [first, *_] = violated(ran(), "nothing-outlives")
     assert first.startswith("task forgotten, ")
 

@@ -26,7 +26,7 @@ LOOK_S: Final = 30.0
 #: and of 20 VMs hold: each may have votes, an action and connections that are being given up.
 TASKS: Final = (56, 8)
 HELD: Final = (12, 3)
-OF_A_NAME: Final = (4, 2)
+OF_A_NAME: Final = (16, 2)
 OPEN: Final = (8, 4)
 
 #: What the agent's store has to bring to an end; what is over is kept there for a while.
