@@ -49,6 +49,7 @@ QUIET = {
     "child_restarts_total task": 0,
     "store_failing": 0,
     "store_files_lost": 0,
+    "instances_on_hold": 0,
     "links_refused_total": 0,
     "renewed_files_failing": 0,
 }

@@ -15,6 +15,7 @@ from hbtrio.nursery.host.memory import NO_DIRECTORY, HostMemory
 from support.agent_api_cases import ME
 from support.control_socket import Served, call, served
 from support.fake_processes import FakeRun
+from support.fleet_world import fleet_world
 from support.host_world import HostWorld, ScriptedGuest, host_world, uuid_of
 from support.memory_store import MemoryStore, memory_store
 
@@ -227,3 +228,44 @@ async def test_metrics_count_holds_and_say_when_one_of_a_failed_instance_ends() 
             after = (await http.get("/metrics")).text
         assert 'hbtrio_host_instances_not_acted_upon{cause="hold"} 1.0\n' in after
         assert f"\n{ends} {1767225662:.10g}".replace("1767225662", "1.767225662e+09") in after
+
+
+# -- at an agent ------------------------------------------------------------------------------
+
+
+async def test_at_an_agent_for_the_instances_of_a_host(tmp_path: Path) -> None:
+    async with fleet_world(tmp_path) as world:
+        await world.host.heartbeating(name="db-1")
+        await world.host.heartbeating(name="web-1")
+        await world.host.settle()
+        path = world.api.path
+        held = await call(path, "hold", "--host", "compute-0", *WORDS)
+        assert [line.split(":")[0] for line in held.lines] == ["db-1", "web-1"]
+        status = (await call(path, "status")).lines
+        assert [line.split(": ")[0] for line in status[1:3]] == ["db-1", "web-1"]
+        assert f" by {ME}: disk swap" in status[1]
+        shown = (await call(path, "show", "web-1")).text
+        assert f" by {ME}: disk swap" in shown
+        assert (await call(path, "why", "web-1")).lines[0].startswith("It is on hold until ")
+        fault, exit_status = await fault_of(path, "act", "web-1", "live-migrate", "--", "true")
+        assert exit_status == ExitStatus.FAILED
+        assert fault.endswith("disk swap; --ignore-hold acts all the same")
+        async with world.api.client() as http:
+            assert "hbtrio_agent_instances_on_hold 2.0\n" in (await http.get("/metrics")).text
+        assert (await call(path, "unhold", "web-1")).lines == ["web-1: no longer on hold"]
+        assert await fault_of(path, "unhold", "web-1") == (
+            f"{uuid_of(2)} is not on hold",
+            ExitStatus.FAILED,
+        )
+
+
+async def test_an_agent_whose_store_fails_says_so(tmp_path: Path) -> None:
+    async with fleet_world(tmp_path) as world:
+        await world.host.heartbeating(name="web-1")
+        await world.host.settle()
+        world.api.worker.fault = "disk full"
+        assert await fault_of(world.api.path, "hold", "web-1", *WORDS) == (
+            "store: disk full",
+            ExitStatus.FAILED,
+        )
+        world.api.worker.fault = ""

@@ -19,6 +19,7 @@ from hbtrio.wire.link_codec import (
     decode_from_host,
     encode_link,
 )
+from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     FROM_AGENT,
     FROM_HOST,
@@ -109,9 +110,9 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", looks=True),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", looks=True, holds=True),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
-        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true}',
+        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true,"holds":true}',
     ),
     (
         INSTANCE,
@@ -154,7 +155,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (
         Welcome(1, "controller-0", 5),
-        '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5,"overloads":false}',
+        '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5,"overloads":false,'
+        '"holds":false}',
     ),
     (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
     (
@@ -167,7 +169,12 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
         '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false,'
-        '"ignore_group":false}',
+        '"ignore_group":false,"ignore_hold":false}',
+    ),
+    (
+        HoldWord("u-1", 7, 1.5, 61.5, 59.5, "uid 0", "disk swap", is_ended=True),
+        '{"type":"hold","uuid":"u-1","number":7,"since_s":1.5,"until_s":61.5,"left_s":59.5,'
+        '"who":"uid 0","reason":"disk swap","is_ended":true}',
     ),
     (Look("u-1"), '{"type":"look","uuid":"u-1"}'),
     (Ack(3), '{"type":"ack","number":3}'),

@@ -9,6 +9,8 @@
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
+    POST /v1/instances/UUID/hold                {"seconds": 3600, "reason": "..."}
+    POST /v1/instances/UUID/unhold
     POST /v1/hosts/NAME/alarms                  {"alarms": "send"}, or "withdraw"
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
     GET  /v1/tree                               the live tasks
@@ -40,6 +42,7 @@ from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.fleet_status import fleet_status, unregistered_on
 from hbtrio.api.groups import event_filter
 from hbtrio.api.history import history_line, history_page
+from hbtrio.api.holds import hold_line
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
 from hbtrio.api.page import page_routes
@@ -52,8 +55,9 @@ from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
 from hbtrio.policy.begin_by import BeginBy, Expired
+from hbtrio.policy.instance_hold import HoldRefused
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.operator import AlarmsReply, Forgotten
+from hbtrio.wire.operator import AlarmsReply, Forgotten, HoldReply
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 
@@ -84,6 +88,8 @@ def agent_api(
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+        Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
+        Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
         Route("/v1/hosts/{hostname}/alarms", api.alarms, methods=["POST"]),
         Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
         Route("/v1/tree", tree_reply, methods=["GET"]),
@@ -175,8 +181,25 @@ class _AgentApi:
                 who=who,
                 take_over=body.take_over,
                 ignore_group=body.ignore_group,
+                ignore_hold=body.ignore_hold,
             )
         return api_parts.stream(request, action.lines.watch())
+
+    async def hold(self, request: Request) -> Response:
+        body = await api_parts.hold_request(request)
+        who = operator_of(request.scope)
+        with _faults():
+            self._begin_by(request).check()
+            uuid = self._agent.fleet.instance(self._uuid(request)).uuid
+            await self._agent.holds.hold(uuid, body.seconds, body.reason, who)
+        return api_parts.answer(HoldReply(uuid=uuid, hold=hold_line(self._agent.holds.of(uuid))))
+
+    async def unhold(self, request: Request) -> Response:
+        uuid = request.path_params["uuid"].lower()
+        with _faults():
+            self._begin_by(request).check()
+            await self._agent.holds.unhold(uuid, operator_of(request.scope))
+        return api_parts.answer(HoldReply(uuid=uuid))
 
     async def alarms(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
@@ -218,7 +241,7 @@ def _faults() -> Iterator[None]:
         raise HTTPException(404, str(error)) from error
     except OutcomeUnknown as error:
         raise HTTPException(504, str(error)) from error
-    except (FleetActionRefused, CantAsk, Linked, NotHeld, Expired) as error:
+    except (FleetActionRefused, CantAsk, Linked, NotHeld, HoldRefused, Expired) as error:
         raise HTTPException(409, str(error)) from error
     except StoreFault as error:
         raise HTTPException(503, f"store: {error}") from error

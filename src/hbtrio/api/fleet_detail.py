@@ -78,6 +78,7 @@ def _next_loss(agent: Agent, bound: InstanceRecord, line: FleetInstanceLine) -> 
     action = line.corrective_action or ""
     hold = agent.mass_failure_guard.hold(bound.hostname)
     reported = bound.reporting and agent.fleet.host_reporting(bound.hostname)
+    on_hold = agent.holds.of(bound.uuid)
     why = ""
     if not reported:
         why = "the VIM has turned off the reports about it or its host"
@@ -85,6 +86,8 @@ def _next_loss(agent: Agent, bound: InstanceRecord, line: FleetInstanceLine) -> 
         why = "its host has no link: it can't report a loss to this agent"
     elif agent.delivery is None:
         why = "this agent has no VIM: it keeps the loss in its history"
+    elif on_hold is not None:
+        why = f"its alarm stays here while it is {on_hold.words}"
     elif hold is not None:
         why = f"the alarms of {bound.hostname} are held back: {hold.reason}"
     elif action in _NOTHING:
@@ -93,6 +96,12 @@ def _next_loss(agent: Agent, bound: InstanceRecord, line: FleetInstanceLine) -> 
         reported=reported,
         action=action,
         does="nothing" if why else "alarm",
-        cause="brake" if hold is not None and reported else "",
+        cause=_cause(reported=reported, on_hold=on_hold is not None, held=hold is not None),
         why=why,
     )
+
+
+def _cause(*, reported: bool, on_hold: bool, held: bool) -> str:
+    if not reported:
+        return ""
+    return "hold" if on_hold else "brake" if held else ""

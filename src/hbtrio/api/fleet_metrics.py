@@ -66,6 +66,11 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
         "Tasks that failed and were started again.",
         value=agent.supervisor.crashes,
     )
+    yield GaugeMetricFamily(
+        "hbtrio_agent_instances_on_hold",
+        "Instances that operators have put on hold.",
+        value=agent.holds.count,
+    )
     yield restart_family("hbtrio_agent", {"task": agent.supervisor.restarts})
     yield GaugeMetricFamily(
         "hbtrio_agent_store_failing",

@@ -12,6 +12,7 @@ import hbtrio
 from hbtrio.api.common import files_line
 from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
 from hbtrio.api.groups import group_lines
+from hbtrio.api.holds import hold_line
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.open_rounds import OpenRound
@@ -99,6 +100,7 @@ def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
         links=len(agent.fleet.sessions),
         host_alarms=agent.mass_failure_guard.alarms,
         heartbeating=sum(_beats(agent, uuid) for uuid in agent.fleet.instances),
+        on_hold=agent.holds.count,
         actions={one.uuid: str(one.name) for one in actions.in_progress.values()},
     )
 
@@ -219,6 +221,7 @@ def fleet_instance(
             name=agent.fleet.last_name(bound),
             state="unknown",
             why=why.get(link, "its host has no link"),
+            hold=hold_line(agent.holds.of(bound.uuid)),
             heartbeating=False,
             health="unknown",
         )
@@ -231,6 +234,7 @@ def fleet_instance(
         name=live.name,
         state=live.state,
         why=live.why if link == "up" else _before(live.why),
+        hold=hold_line(agent.holds.of(bound.uuid)),
         heartbeating=live.heartbeating,
         health=live.health,
         interval_ms=live.interval_ms,

@@ -19,6 +19,8 @@ from hbtrio.wire.operator import (
     FleetStatus,
     Forgotten,
     History,
+    HoldReply,
+    HoldRequest,
     LookLine,
     NoticeRequest,
     ProgressLine,
@@ -99,6 +101,10 @@ def _document() -> _Json:
             "/v1/instances/{uuid}/act": {
                 "post": _post("act", "Perform an action, with its vote and notices", ActRequest)
             },
+            "/v1/instances/{uuid}/hold": {
+                "post": _hold("hold", "Put an instance on hold", HoldRequest)
+            },
+            "/v1/instances/{uuid}/unhold": {"post": _hold("unhold", "End the hold", None)},
             "/v1/hosts/{hostname}/alarms": {"post": _alarms()},
             "/v1/hosts/{hostname}/forget": {"post": _forget()},
             "/metrics": {"get": _metrics()},
@@ -153,6 +159,15 @@ def _post(name: str, summary: str, body: type[Any]) -> _Json:
             **_refused("400", "401", "403", "404", "409", "413", "503", "504"),
         },
     }
+
+
+def _hold(name: str, summary: str, body: type[Any] | None) -> _Json:
+    operation = _post(name, summary, HoldRequest)
+    operation["responses"]["200"] = _answered(HoldReply)
+    del operation["responses"]["504"]
+    if body is None:
+        del operation["requestBody"]  # it is ignored
+    return operation
 
 
 def _alarms() -> _Json:

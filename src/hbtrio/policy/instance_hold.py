@@ -163,6 +163,15 @@ class InstanceHolds:
         self._words[word.uuid] = word
         return True
 
+    def restore(self, word: InstanceHold, before: InstanceHold | None) -> None:
+        """Takes back a word that could not be stored, unless another one has replaced it."""
+        if self._words.get(word.uuid) != word:
+            return
+        if before is None:
+            del self._words[word.uuid]
+        else:
+            self._words[word.uuid] = before
+
     @property
     def due_at(self) -> float:
         """When :meth:`expire` has something to do next; infinity: never, as things are."""

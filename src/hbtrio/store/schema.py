@@ -162,6 +162,20 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE history ADD COLUMN note TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX history_command ON history (command_id) WHERE command_id <> ''",
     ),
+    # Holds of operators on instances, those that are over, too; see policy/instance_hold.py.
+    (
+        """
+        CREATE TABLE instance_holds (
+            uuid TEXT PRIMARY KEY,
+            number INTEGER NOT NULL,
+            since REAL NOT NULL,
+            until REAL NOT NULL,
+            who TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            is_ended INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 AGENT_SCHEMA: Final = Schema(

@@ -23,6 +23,7 @@ from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import delivery_order, history, links, outbox, rounds
 from hbtrio.store.daemon_store import PAGE, DaemonStore
 from hbtrio.store.held_alarms import HeldAlarms
+from hbtrio.store.instance_holds import StoredHolds
 from hbtrio.store.inventory import Inventory
 from hbtrio.store.links import Links
 from hbtrio.store.records import (
@@ -61,6 +62,8 @@ class Store(DaemonStore):
         self.links = Links(self._worker)
         #: The alarms that are held back.
         self.held = HeldAlarms(self._worker, wall_clock)
+        #: The holds of operators on instances.
+        self.holds = StoredHolds(self._worker, wall_clock)
 
     @property
     def fault(self) -> str:

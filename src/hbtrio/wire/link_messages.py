@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, get_args
 import attrs
 import msgspec
 
+from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_parts import LinkRound, Remaining, Voters
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
@@ -55,8 +56,8 @@ class Hello:
     ``dropped`` counts the reports dropped since that start because no agent took them. ``clock_s``
     is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
     ``commands`` says what it runs for the agent's actions: ``configured`` or ``any``; "" if the
-    host is too old to say, and to refuse any. ``looks``: whether it answers :class:`Look`; an older
-    host would end the session.
+    host is too old to say, and to refuse any. ``looks``: whether it answers :class:`Look`, and
+    ``holds``: whether it takes :class:`HoldWord`; an older host would end the session.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -69,6 +70,7 @@ class Hello:
     clock_s: Clock | None = None
     commands: Name = ""
     looks: bool = False
+    holds: bool = False
 
 
 @attrs.frozen
@@ -201,7 +203,8 @@ class OverloadReport:
 class Welcome:
     """Agent: its name and the number of the last report it has stored for this ``boot_id``.
 
-    ``overloads``: whether it takes :class:`OverloadReport`; an older agent would end the session.
+    ``overloads``: whether it takes :class:`OverloadReport`, and ``holds``: :class:`HoldWord`; an
+    older agent would end the session.
     """
 
     TYPE: ClassVar[str] = "welcome"
@@ -209,6 +212,7 @@ class Welcome:
     agent: Name
     acknowledged: Number
     overloads: bool = False
+    holds: bool = False
 
 
 @attrs.frozen
@@ -252,7 +256,8 @@ class ActCommand:
     ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`. ``who`` is the operator, as
     far as the agent knows, for the host's log and history. ``take_over``: end a corrective
     command that runs, instead of waiting for it; a host that is too old to know it starts the
-    action at once. ``ignore_group``: act also if the rule of a group forbids it.
+    action at once. ``ignore_group``: act also if the rule of a group forbids it, ``ignore_hold``:
+    if the instance is on hold.
     """
 
     TYPE: ClassVar[str] = "act"
@@ -267,6 +272,7 @@ class ActCommand:
     who: Name = ""
     take_over: bool = False
     ignore_group: bool = False
+    ignore_hold: bool = False
 
 
 @attrs.frozen
@@ -324,11 +330,14 @@ FromHost = (
     | ActionProgress
     | Seen
     | OverloadReport
+    | HoldWord
     | Ping
     | Pong
     | Goodbye
 )
-FromAgent = Welcome | Reporting | RoundCommand | ActCommand | Look | Ack | Ping | Pong | Goodbye
+FromAgent = (
+    Welcome | Reporting | RoundCommand | ActCommand | Look | HoldWord | Ack | Ping | Pong | Goodbye
+)
 LinkMessage = FromHost | FromAgent
 
 FROM_HOST: Final[tuple[type[FromHost], ...]] = get_args(FromHost)

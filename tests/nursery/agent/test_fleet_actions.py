@@ -39,6 +39,8 @@ def actions_of(world: AgentWorld) -> AgentActions:
         agent.store,
         agent.history,
         LaterTruths(world.nursery, agent.store, agent.history, agent.rounds),
+        agent.groups,
+        agent.holds,
         new_command_id=lambda: f"act-{next(ids)}",
         wall_clock=wall_clock,
     )

@@ -20,6 +20,7 @@ from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.begin_by import BeginBy
+from hbtrio.policy.instance_hold import InstanceHolds
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -55,6 +56,7 @@ class AlarmHolds:
         fleet: knows which alarms are still wanted.
         outbox: woken when an alarm is released or withdrawn.
         history: publishes the history entries.
+        on_hold: the instances that operators have put on hold, whose alarms stay held.
         wall_clock: the wall clock of the store.
     """
 
@@ -64,12 +66,14 @@ class AlarmHolds:
         fleet: Fleet,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
+        on_hold: InstanceHolds,
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._held = held
         self._fleet = fleet
         self._outbox = outbox
         self._history = history
+        self._on_hold = on_hold
         self._wall_clock = wall_clock
         #: Serializes changes of a host's holds in the store.
         self._locks = KeyedLock()
@@ -155,7 +159,7 @@ class AlarmHolds:
         hostname = hold.hostname
         try:
             await self._keep(hold)
-            uuids = await self._held.of(hostname) - but
+            uuids = self._free(await self._held.of(hostname) - but)
             wanted = self._wanted(hostname, uuids) if send else frozenset()
             withdrawal = USELESS if send else reason
             withdrawn = await self._held.withdraw(hostname, uuids - wanted, withdrawal)
@@ -177,9 +181,12 @@ class AlarmHolds:
     async def let_go(self, hostname: str, uuids: Set[str]) -> None:
         """Releases the alarms about these instances; withdraws those that are no longer wanted.
 
+        Those of instances that operators have put on hold stay held.
+
         Raises:
             StoreFault: the store failed; the alarms are still held.
         """
+        uuids = self._free(uuids)
         wanted = self._wanted(hostname, uuids)
         withdrawn = await self._held.withdraw(hostname, uuids - wanted, USELESS)
         if await self._held.let_go(hostname, wanted) or withdrawn:
@@ -194,6 +201,9 @@ class AlarmHolds:
         if await self._held.withdraw(hostname, [uuid], reason):
             _log.info("%s: alarm withdrawn: %s", uuid, reason)
             self._outbox.set()
+
+    def _free(self, uuids: Set[str]) -> Set[str]:
+        return {uuid for uuid in uuids if self._on_hold.of(uuid) is None}
 
     def _wanted(self, hostname: str, uuids: Set[str]) -> Set[str]:
         return {uuid for uuid in uuids if self._fleet.alarm_wanted(hostname, uuid)}

@@ -41,6 +41,7 @@ from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.instance_groups import FleetGroups
+from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.later_truths import LaterTruths
@@ -61,6 +62,7 @@ from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.policy.instance_hold import InstanceHolds
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
@@ -107,6 +109,7 @@ class Agent:
         groups: how many instances of each may be unavailable.
         rounds: runs votes and notices.
         mass_failure_guard: holds back alarms.
+        holds: the holds of operators on instances.
         links: serves the hosts' links.
         actions: runs the operators' actions on hosts.
         delivery: delivers to the VIM; None without a VIM.
@@ -129,6 +132,7 @@ class Agent:
     groups: FleetGroups
     rounds: Rounds
     mass_failure_guard: MassFailureGuard
+    holds: AgentHolds
     links: AgentLinks
     actions: AgentActions
     delivery: VimDelivery | None
@@ -188,9 +192,12 @@ async def open_agent(
     states = InstanceStates(fleet, store, outbox)
     groups = FleetGroups(config.groups, fleet)
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
+    on_hold = InstanceHolds()
     mass_failure_guard = MassFailureGuard(
-        config.brake, store.held, fleet, outbox, history, guard, wall_clock
+        config.brake, store.held, fleet, outbox, history, on_hold, guard, wall_clock
     )
+    holds = AgentHolds(on_hold, store.holds, fleet, mass_failure_guard, history, guard, wall_clock)
+    await holds.load()
     inventory = AgentInventory(fleet, store, states, mass_failure_guard, history, wall_clock)
     await inventory.load()
     async with trio.open_nursery() as nursery:
@@ -237,6 +244,7 @@ async def open_agent(
         await ends.resume()
         rounds.resumed()
         await nursery.start(mass_failure_guard.run)
+        nursery.start_soon(supervisor.keep, "holds", holds.run)
         await events.await_hosts()
         delivery = None
         if transport is not None:
@@ -268,6 +276,7 @@ async def open_agent(
                 later,
                 clock.now,
                 files,
+                holds,
             )
             async with trio.open_nursery() as action_nursery:
                 actions = AgentActions(
@@ -277,6 +286,7 @@ async def open_agent(
                     history,
                     later,
                     groups,
+                    holds,
                     new_command_id=new_command_id,
                     wall_clock=wall_clock,
                 )
@@ -290,6 +300,7 @@ async def open_agent(
                     groups=groups,
                     rounds=rounds,
                     mass_failure_guard=mass_failure_guard,
+                    holds=holds,
                     links=links,
                     actions=actions,
                     delivery=delivery,

@@ -22,6 +22,7 @@ from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
 from hbtrio.nursery.agent.instance_groups import FleetGroups
+from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.progress_lines import ProgressLines
@@ -72,6 +73,7 @@ class AgentActions:
         history: publishes the history entries.
         later: handles what hosts tell of actions once they were given up.
         groups: which instances must not go down now.
+        holds: the holds of operators on instances.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
     """
@@ -84,6 +86,7 @@ class AgentActions:
         history: Broadcast[HistoryEntry],
         later: LaterTruths,
         groups: FleetGroups,
+        holds: AgentHolds,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -95,6 +98,7 @@ class AgentActions:
         self._history = history
         self._later = later
         self._groups = groups
+        self._holds = holds
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
 
@@ -108,6 +112,7 @@ class AgentActions:
         who: str,
         take_over: bool = False,
         ignore_group: bool = False,
+        ignore_hold: bool = False,
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -122,6 +127,7 @@ class AgentActions:
             who: the operator.
             take_over: end a corrective command that runs, instead of waiting for it.
             ignore_group: act also if the rule of a group forbids it.
+            ignore_hold: act on an instance that is on hold, too.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -136,7 +142,10 @@ class AgentActions:
         instance = await instance_on_its_host(self._fleet, uuid)
         action = FleetAction(uuid, instance.hostname, name, who)
         session = self._fleet.sessions.get(instance.hostname)
-        if session is None:
+        hold = None if ignore_hold else self._holds.of(uuid)
+        if hold is not None:
+            await self._refuse(action, f"{hold.words}; --ignore-hold acts all the same")
+        elif session is None:
             await self._refuse(action, f"{instance.hostname} has no link to this agent")
         elif len(self.in_progress) >= _ACTIONS:
             await self._refuse(
@@ -157,6 +166,7 @@ class AgentActions:
                 who=who[:MAX_NAME],
                 take_over=take_over,
                 ignore_group=ignore_group,
+                ignore_hold=ignore_hold,
             )
             begin_by = session.begin_by(_DEADLINE_S)
             await self._nursery.start(self._run, action, session, message, begin_by)

@@ -200,7 +200,8 @@ class HostEvents:
             asked, result, entries = await self._rounds.reported(session.hostname, report)
         elif bound is not None and bound.hostname == session.hostname and self._fleet.has_vim:
             if bound.reporting and self._fleet.host_reporting(bound.hostname):
-                entries = self._states.alarm(bound, report, held=failure is not None)
+                held = failure is not None or self._guard.is_on_hold(report.uuid)
+                entries = self._states.alarm(bound, report, held=held)
             services = [self._states.service(bound)]
             entries += self._states.changes(services)
         history = HistoryEntry(

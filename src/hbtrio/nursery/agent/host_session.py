@@ -21,6 +21,7 @@ from hbtrio.nursery.windows import Window
 from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.link_codec import LinkError
+from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     ActCommand,
     ActionProgress,
@@ -87,6 +88,9 @@ class HostSession:
         factory=dict, init=False
     )
     _reporting: dict[str, tuple[bool, ...]] = attrs.field(factory=dict, init=False)
+    #: Words about holds that the host does not know, by uuid; the numbers of those it knows.
+    _holds: dict[str, HoldWord] = attrs.field(factory=dict, init=False)
+    _known_holds: dict[str, int] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
     #: Looks of operators at its instances.
     looks: Looks = attrs.field(init=False)
@@ -117,10 +121,27 @@ class HostSession:
         self._reporting[uuid] = (False, True) if cycles else (enabled,)
         self._to_send.set()
 
+    def send_hold(self, word: HoldWord) -> None:
+        """Queues a word about an instance, unless the host knows it, or is too old to take it."""
+        if self.hello.holds and self._known_holds.get(word.uuid) != word.number:
+            self._known_holds[word.uuid] = word.number
+            self._holds[word.uuid] = word
+            self._to_send.set()
+
+    def knows_hold(self, word: HoldWord) -> None:
+        """Notes that the host has said a word about an instance itself."""
+        self._known_holds[word.uuid] = word.number
+
     async def send_reporting(self) -> None:
-        """Sends the queued reporting states until cancelled or the link ends."""
+        """Sends the queued words and reporting states until cancelled or the link ends."""
         while True:
             await self._to_send.wait()
+            while self._holds:
+                word = self._holds.pop(next(iter(self._holds)))
+                try:
+                    await self.link.send(word)
+                except SessionEnded:
+                    return  # the next session begins with all of them
             while self._reporting:
                 uuid = next(iter(self._reporting))
                 try:

@@ -25,6 +25,7 @@ from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.hello import accepted_hello
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
 from hbtrio.nursery.agent.refused_links import RefusedLinks
@@ -36,6 +37,7 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError, decode_from_host
+from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     PROTOCOL,
     Ack,
@@ -80,6 +82,7 @@ class AgentLinks:
         later: handles what comes when nobody waits for it any more.
         clock: this process's clock, see :mod:`hbtrio.policy.begin_by`.
         files: warns before the hosts' certificates expire.
+        holds: the holds of operators, which hosts are told and tell.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class AgentLinks:
         later: LaterTruths,
         clock: Callable[[], float],
         files: FileWatch,
+        holds: AgentHolds,
     ) -> None:
         self.conflicts = NameConflicts()
         self.refused = RefusedLinks()
@@ -107,6 +111,7 @@ class AgentLinks:
         self._later = later
         self._clock = clock
         self._files = files
+        self._holds = holds
 
     def listen(self, listeners: Sequence[Listener], tls: TlsFiles | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
@@ -217,7 +222,9 @@ class AgentLinks:
         if before is not None:
             self._replace(before, session)
         acknowledged = await self._store.links.welcome(hello.hostname, hello.boot_id)
-        await session.link.send(Welcome(PROTOCOL, self._name, acknowledged, overloads=True))
+        await session.link.send(
+            Welcome(PROTOCOL, self._name, acknowledged, overloads=True, holds=True)
+        )
         # Until the first pong, the host's clock is that of its hello, which may have come late.
         await session.link.send(Ping(0))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
@@ -243,6 +250,7 @@ class AgentLinks:
         match message:
             case Instance(uuid=uuid):
                 session.note_instance(message)
+                self._holds.instance_reported(session, uuid)
                 await self._events.instance_reported(session, uuid)
             case Gone(uuid=uuid, reason=reason):
                 session.note_gone(uuid, reason)
@@ -261,6 +269,8 @@ class AgentLinks:
                     await self._later.progressed(session.hostname, message)
             case Seen():
                 session.looks.answered(message)
+            case HoldWord():
+                await self._holds.said(session, message)
             case OverloadReport():
                 session.note_overload(message)
             case Hello():

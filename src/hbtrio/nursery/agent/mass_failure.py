@@ -39,6 +39,7 @@ from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.begin_by import ANY_TIME, BeginBy
+from hbtrio.policy.instance_hold import InstanceHolds
 from hbtrio.policy.mass_failure import Failure
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
@@ -63,6 +64,7 @@ class MassFailureGuard:
         fleet: knows which alarms are still wanted.
         outbox: woken when an alarm is released or withdrawn.
         history: publishes the history entries.
+        on_hold: the instances that operators have put on hold.
         guard: the process's on-time guard.
         wall_clock: the wall clock of the store.
     """
@@ -74,6 +76,7 @@ class MassFailureGuard:
         fleet: Fleet,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
+        on_hold: InstanceHolds,
         guard: OnTimeGuard,
         wall_clock: Callable[[], datetime],
     ) -> None:
@@ -81,7 +84,8 @@ class MassFailureGuard:
         self._held = held
         self._fleet = fleet
         self._wall_clock = wall_clock
-        self._holds = AlarmHolds(held, fleet, outbox, history, wall_clock)
+        self._holds = AlarmHolds(held, fleet, outbox, history, on_hold, wall_clock)
+        self._on_hold = on_hold
         self._sleep = sleep_on_time(guard)
         self._hosts: dict[str, HostAlarms] = {}
         #: When each host is due, by hostname; a task waits for each time.
@@ -130,6 +134,8 @@ class MassFailureGuard:
         """
         host = self._host(hostname)
         await self._carry_out(host, host.instance_reported(uuid, instance, trio.current_time()))
+        if instance is not None and is_well(instance) and self.is_on_hold(uuid):
+            await self._holds.withdraw(hostname, uuid, "instance recovered")
 
     def all_reported(self, hostname: str, uuids: Set[str]) -> None:
         """Handles the end of a host's snapshot: it has no other instances."""
@@ -159,6 +165,24 @@ class MassFailureGuard:
         well = instance is not None and is_well(instance)
         self._host(hostname).consider(failure, well=well, now=trio.current_time())
         self._wake_up.set()
+
+    # -- holds of operators -----------------------------------------------------------------
+
+    def is_on_hold(self, uuid: str) -> bool:
+        """Returns whether an operator has put an instance on hold: its alarms are held, too."""
+        return self._on_hold.of(uuid) is not None
+
+    async def hold_ended(self, hostname: str, uuid: str) -> None:
+        """Handles the end of an operator's hold: the alarm is sent if it is wanted now.
+
+        Unless the host's alarms are held, or its failure is not judged yet: that decides then.
+
+        Raises:
+            StoreFault: the store failed; the alarm is still held.
+        """
+        host = self._hosts.get(hostname)
+        if host is None or (host.hold is None and uuid not in host.in_question):
+            await self._holds.let_go(hostname, {uuid})
 
     # -- other ends of a hold ---------------------------------------------------------------
 
@@ -230,7 +254,10 @@ class MassFailureGuard:
             host = self._host(record.hostname)
             lost = found.alarms.get(record.hostname)
             self._holds.found(host.raise_alarm(record.reason, record.since, lost).hold)
-        for hostname, uuids in found.alarms.items():
+        for hostname, held in found.alarms.items():
+            uuids = {uuid for uuid in held if not self.is_on_hold(uuid)}
+            if not uuids:
+                continue
             # The agent ended during the interval in which it waits for further failures.
             if self.hold(hostname) is None:
                 total = max(len(self._fleet.bound_to(hostname)), len(uuids))

@@ -123,6 +123,7 @@ class AgentCommands:
                 force=command.force,
                 take_over=command.take_over,
                 ignore_group=command.ignore_group,
+                ignore_hold=command.ignore_hold,
                 begin_by=self._begin_by(command),
                 who=who,
             )

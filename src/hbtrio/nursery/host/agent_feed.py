@@ -16,10 +16,12 @@ from hbtrio.fsm.known_domains import Domain
 from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
-from hbtrio.nursery.host.reports import Report
+from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.voters import voters_of
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import BallotWindow
+from hbtrio.policy.hold_messages import message_of
+from hbtrio.policy.instance_hold import InstanceHold
 from hbtrio.policy.overload import OverloadChange
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
@@ -34,6 +36,9 @@ from hbtrio.wire.link_messages import (
     SnapshotEnd,
 )
 from hbtrio.wire.link_parts import MAX_EXTENDED, MAX_REMAINING_S, LinkRound
+
+#: Reports that the agent makes itself, of the words that it is told.
+_OF_HOLDS: Final = (ReportKind.HOLD, ReportKind.HOLD_OVER)
 
 #: Reports taken from the queue at a time.
 _BATCH: Final = 64
@@ -51,7 +56,9 @@ class AgentFeed:
         #: Whether the agent has accepted this host.
         self.connected = False
         self._host = host
-        self._takes_overloads = False
+        self._takes_overloads = self._takes_holds = False
+        #: Words about holds that the agent does not know, by uuid.
+        self._words: dict[str, InstanceHold] = {}
         #: Whether the agent doesn't know yet whether the host is overloaded.
         self._overload_changed = False
         self._changed: dict[str, None] = {}
@@ -60,8 +67,11 @@ class AgentFeed:
         host.reports.listen(self._add_report)
         host.on_change(self._instance_changed)
         host.overload.changes.listen(self._note_overload)
+        host.holds.words.listen(self._note_word)
 
     def _add_report(self, report: Report) -> None:
+        if report.kind in _OF_HOLDS:
+            return
         self._instance_changed(report.uuid)
         self.queue.add(
             LinkReport(
@@ -87,16 +97,22 @@ class AgentFeed:
         self._overload_changed = self._takes_overloads
         self._wakeup.set()
 
-    def resume_after(self, acknowledged: int, *, overloads: bool) -> None:
+    def _note_word(self, word: InstanceHold) -> None:
+        if self._takes_holds:
+            self._words[word.uuid] = word
+            self._wakeup.set()
+
+    def resume_after(self, acknowledged: int, *, overloads: bool, holds: bool) -> None:
         """Drops the reports up to this number, which the agent has stored, and resends the rest.
 
         Args:
             acknowledged: the number.
             overloads: whether the agent takes ``OverloadReport``.
+            holds: whether it takes ``HoldWord``.
         """
         self.queue.acknowledge(acknowledged)
         self._sent = acknowledged
-        self._takes_overloads = overloads
+        self._takes_overloads, self._takes_holds = overloads, holds
 
     def disconnected(self) -> bool:
         """Notes the end of a session; returns whether :meth:`run` had begun in it."""
@@ -111,6 +127,9 @@ class AgentFeed:
         """
         self.connected = True
         self._changed.clear()
+        words = self._host.holds.all_words() if self._takes_holds else ()
+        self._words = {word.uuid: word for word in words}
+        await self._send_words(session)
         channels = list(self._host.channels.values())
         for channel in channels:
             await session.send(self._instance(channel))
@@ -120,6 +139,7 @@ class AgentFeed:
         self._overload_changed = self._takes_overloads and self._host.overload.since is not None
         while True:
             await self._send_overload(session)
+            await self._send_words(session)
             while self._changed:
                 await self.send_if_changed(session, next(iter(self._changed)))
             for report in self.queue.after(self._sent, _BATCH):
@@ -128,8 +148,17 @@ class AgentFeed:
                 await self.send_if_changed(session, report.uuid)
                 await session.send(report)
                 self._sent = report.number
-            if not (self.queue.after(self._sent, 1) or self._changed or self._overload_changed):
+            if not (self.queue.after(self._sent, 1) or self._is_behind):
                 await self._wakeup.wait()
+
+    @property
+    def _is_behind(self) -> bool:
+        return bool(self._changed or self._overload_changed or self._words)
+
+    async def _send_words(self, session: LinkSession[FromAgent]) -> None:
+        while self._words:
+            word = self._words.pop(next(iter(self._words)))
+            await session.send(message_of(word, trio.current_time()))
 
     async def _send_overload(self, session: LinkSession[FromAgent]) -> None:
         if self._overload_changed:

@@ -26,7 +26,9 @@ from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.policy.hold_messages import word_of
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
+from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     PROTOCOL,
     STOPPING,
@@ -142,6 +144,7 @@ class HostLink:
             commands=self._host.config.agent.commands,
             clock_s=self._clock.now(),
             looks=True,
+            holds=True,
         )
         with suppress(SessionEnded):  # run() logs the reason
             await session.send(hello)
@@ -159,10 +162,14 @@ class HostLink:
             case Welcome(protocol=protocol, agent=agent):
                 if protocol != PROTOCOL:
                     raise LinkError(f"protocol {protocol}, this host speaks {PROTOCOL}")
-                self.feed.resume_after(message.acknowledged, overloads=message.overloads)
+                self.feed.resume_after(
+                    message.acknowledged, overloads=message.overloads, holds=message.holds
+                )
                 self._host.link.up(agent)
                 _log.info("agent: the link to %s is up", agent)
                 welcome.set()
+            case HoldWord():
+                self._host.holds.take(word_of(message, trio.current_time()))
             case Ack(number=number):
                 self.feed.queue.acknowledge(number)
             case Reporting(uuid=uuid, enabled=enabled):

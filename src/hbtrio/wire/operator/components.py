@@ -11,8 +11,15 @@ import msgspec
 from hbtrio.wire.operator.detail import FleetInstanceDetail, LookLine
 from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import AlarmsReply, ClockReply, FleetStatus, Forgotten, Refusal
+from hbtrio.wire.operator.hold import HoldReply
 from hbtrio.wire.operator.progress import ProgressLine
-from hbtrio.wire.operator.requests import ActRequest, AlarmsRequest, NoticeRequest, VoteRequest
+from hbtrio.wire.operator.requests import (
+    ActRequest,
+    AlarmsRequest,
+    HoldRequest,
+    NoticeRequest,
+    VoteRequest,
+)
 from hbtrio.wire.operator.tree import TaskTree
 from hbtrio.wire.operator.words import Body, StreamLine
 
@@ -27,10 +34,11 @@ _ANSWERS: Final = (
     AlarmsReply,
     Forgotten,
     ClockReply,
+    HoldReply,
     TaskTree,
     Refusal,
 )
-_REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, AlarmsRequest)
+_REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, AlarmsRequest, HoldRequest)
 
 
 def components() -> dict[str, dict[str, Any]]:
