@@ -223,6 +223,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l hosts -x -d 'hosts of th
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l faults -x -d 'what goes wrong: what the seed draws, nothing, or what a file says, which then has the seed and the size of the fleet too (default: default)'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l jobs -x -d 'seeds at once'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l no-shrink -d 'leave the schedules that failed as they are'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l stop-at-failure -d 'run no further seed after one that failed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l trace -d 'print the events of a single seed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -d 'run each seed in two processes with different hash seeds, and compare the traces'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l every-step -xka "vote act migrate" -d 'run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects'

@@ -387,6 +387,7 @@ _shtab_hbtrio_simulate_options=(
   "--faults[what goes wrong\: what the seed draws, nothing, or what a file says, which then has the seed and the size of the fleet too (default\: default)]:default|none|FILE:"
   "--jobs[seeds at once]:J:"
   "--no-shrink[leave the schedules that failed as they are]"
+  "--stop-at-failure[run no further seed after one that failed]"
   "--trace[print the events of a single seed]"
   "--check-replay[run each seed in two processes with different hash seeds, and compare the traces]"
   "--every-step[run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects]:every_step:(vote act migrate)"

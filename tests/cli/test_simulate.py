@@ -179,6 +179,17 @@ def test_not_every_failure_is_shrunk(capsys: pytest.CaptureFixture[str]) -> None
     assert output.count(" are left") == 3
 
 
+def test_a_campaign_stops_at_a_failure_if_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--no-shrink", "--stop-at-failure", "--jobs", 1, "--report", tmp_path)
+    assert simulate("--seeds", "6-47", *words) == ExitStatus.FAILED
+    assert "2 seeds, 1 failed; " in capsys.readouterr().out
+    # Nor does it go on later.
+    assert simulate("--seeds", "6-47", *words) == ExitStatus.FAILED
+    assert "2 seeds, 1 failed; " in capsys.readouterr().out
+
+
 def test_a_seed_that_dies_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate("--seeds", "12-14", "--no-shrink") == ExitStatus.FAILED
     output = capsys.readouterr().out

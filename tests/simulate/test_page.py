@@ -33,7 +33,7 @@ def kind_row(kind: Kind, rule: KindRule) -> str:
         Trigger.TIME: [],
         Trigger.EFFECT: [f"at its effect 1 to {rule.most}"],
         Trigger.STEP: [f"before its task step 1 to {rule.most}"],
-        Trigger.WINDOW_END: ["over within the last 250 ms of a window"],
+        Trigger.WINDOW_END: ["over within 250 ms after its own window"],
     }[rule.trigger]
     drawn += [f"by {between(CLOCK)}, forward or back"] if rule.steps_clock else []
     return f"| `{kind}` | {rule.words.format(who=WHO[rule.target])} | {', '.join(drawn)} |"

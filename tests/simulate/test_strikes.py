@@ -7,7 +7,14 @@ import pytest
 from hbtrio.simulate.fault_kinds import KIND_RULES, Kind, Target, Trigger
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.invariant import Bounds
-from hbtrio.simulate.observations import Began, Condition, Observation, Over, Struck
+from hbtrio.simulate.observations import (
+    Began,
+    Condition,
+    Observation,
+    Over,
+    ProcessStarted,
+    Struck,
+)
 from hbtrio.simulate.schedule import Fault, Schedule
 from hbtrio.simulate.watch import Watch
 
@@ -42,6 +49,7 @@ SHOWN: dict[Kind, Condition | None] = {
     Kind.STALL_VM: Condition.VM_STALLED,
     Kind.PAUSE_VM: Condition.VM_PAUSED,
     Kind.HANG_VM: Condition.VM_HUNG,
+    Kind.HANG_VM_AND_KILL_HOST: Condition.VM_HUNG,
     Kind.LYING_GUEST: Condition.GUEST_LYING,
     Kind.ILL_GUEST: Condition.GUEST_ILL,
     Kind.CUT_LINK: Condition.LINK_DOWN,
@@ -120,7 +128,7 @@ def test_a_fault_at_its_time(kind: Kind) -> None:
     )
     assert began.who == struck.who
     assert began.at_s - AT_S < 5.0
-    if kind is not Kind.HANG_VM:
+    if kind not in (Kind.HANG_VM, Kind.HANG_VM_AND_KILL_HOST):
         assert any(
             isinstance(one, Over) and one.condition is shown and one.at_s > AT_S for one in seen
         )
@@ -135,6 +143,21 @@ def test_a_fault_that_waits_for_its_trigger(kind: Kind) -> None:
     assert struck.at_s > AT_S
     shown = SHOWN[kind]
     assert any(isinstance(one, Began) and one.condition is shown for one in seen)
+
+
+def test_a_host_is_killed_beside_the_hanging_of_its_vm() -> None:
+    seen = struck_fleet(Kind.HANG_VM_AND_KILL_HOST, AT_S + 25.0)
+    [hung, down, started] = [
+        one.at_s
+        for one in seen
+        if one.at_s >= AT_S
+        and (
+            (isinstance(one, Began) and one.condition in (Condition.VM_HUNG, Condition.DOWN))
+            or (isinstance(one, ProcessStarted) and one.process == "compute-0")
+        )
+    ]
+    assert abs(hung - down) <= 5.0
+    assert started == pytest.approx(max(hung, down, AT_S) + FOR_S, abs=5.0)
 
 
 def test_every_kind_is_tried() -> None:

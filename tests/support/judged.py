@@ -45,9 +45,15 @@ class Judged:
         return self.excused[0] if self.excused else FINE
 
 
-def judged(name: str, *stream: Observation, end_s: float = 4000.0, libvirt: bool = True) -> Judged:
+def judged(
+    name: str,
+    *stream: Observation,
+    end_s: float = 4000.0,
+    libvirt: bool = True,
+    corrects: bool = False,
+) -> Judged:
     """Has an invariant look at a stream, in the order of the times."""
-    checker = Checker([BY_NAME[name]], Bounds(libvirt=libvirt))
+    checker = Checker([BY_NAME[name]], Bounds(libvirt=libvirt, corrects=corrects))
     for observation in stream:
         checker.see(observation)
     violations = tuple(violation.text for violation in checker.finish(end_s))

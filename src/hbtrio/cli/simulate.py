@@ -79,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-shrink", action="store_true", help="leave the schedules that failed as they are"
     )
+    parser.add_argument(
+        "--stop-at-failure", action="store_true", help="run no further seed after one that failed"
+    )
     parser.add_argument("--trace", action="store_true", help="print the events of a single seed")
     parser.add_argument(
         "--check-replay",
@@ -199,6 +202,8 @@ def _campaign(options: argparse.Namespace, plan: _Plan) -> int:
         summary = Summary(done)
         have = {result.seed for result in done}
         seeds = [seed for seed in plan.seeds if seed not in have]
+        if summary.failed and options.stop_at_failure:
+            seeds = []
         results = run_campaign(seeds, lambda seed: run_schedule(plan.schedule(seed)), options.jobs)
         stack.enter_context(contextlib.closing(results))
         with CampaignProgress(len(plan.seeds), len(done)) as progress:
@@ -207,6 +212,8 @@ def _campaign(options: argparse.Namespace, plan: _Plan) -> int:
                     file.append(result)
                 summary.add(result)
                 progress.advance(failed=result.failed)
+                if result.failed and options.stop_at_failure:
+                    break
         shrunk = 0 if options.no_shrink else _SHRUNK
         for place, result in enumerate(summary.failures):
             _tell_failure(plan, result, options.report, shrinks=place < shrunk)

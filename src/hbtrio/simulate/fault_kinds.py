@@ -66,6 +66,7 @@ class Kind(StrEnum):
     STALL_VM = "stall-vm"
     PAUSE_VM = "pause-vm"
     HANG_VM = "hang-vm"
+    HANG_VM_AND_KILL_HOST = "hang-vm-and-kill-host"
     LYING_GUEST = "lying-guest"
     ILL_GUEST = "ill-guest"
 
@@ -129,7 +130,7 @@ DOWN: Final = Span((0.1, 3.0, 15.0))
 REBOOT: Final = Span((20.0, 25.0, 40.0))
 #: A disturbance of a peer or a device that lasts over several beats.
 LONG: Final = Span((0.3, 5.0, 30.0))
-#: How long before the end of a window a stop ends that is aimed at it: the last 250 ms.
+#: A stop that is aimed at a window is over in the 250 ms after its end: so long before those end.
 WINDOW_END: Final = Span((0.0, 0.25))
 #: How far a wall clock is set forward or back.
 CLOCK: Final = Span((0.5, 60.0, 7200.0))
@@ -199,6 +200,12 @@ KIND_RULES: Final[dict[Kind, KindRule]] = {
     Kind.STALL_VM: KindRule(_G, "{who} does not run, and its clocks stand still with it"),
     Kind.PAUSE_VM: KindRule(_G, "{who} is paused in libvirt by somebody who tells nobody", LONG),
     Kind.HANG_VM: KindRule(_G, "{who} hangs for good", None),
+    Kind.HANG_VM_AND_KILL_HOST: KindRule(
+        _G,
+        "{who} hangs for good, and within 5 s before or after that its host's daemon is killed",
+        DOWN,
+        gap_s=100.0,
+    ),
     Kind.LYING_GUEST: KindRule(
         _G, "the guest of {who} answers with wrong numbers, odd ids and garbage", LONG
     ),

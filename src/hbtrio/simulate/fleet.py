@@ -23,7 +23,7 @@ from hbtrio.simulate.histories import HistoryReader
 from hbtrio.simulate.instance import Guest, Instance
 from hbtrio.simulate.machine_faults import Targets
 from hbtrio.simulate.network import Network
-from hbtrio.simulate.observations import AGENT, Notified, Observation
+from hbtrio.simulate.observations import AGENT, Notified, Observation, ProcessStarted
 from hbtrio.simulate.operators import Operators
 from hbtrio.simulate.places import AGENT_LINK, Stage, no_manager, opening
 from hbtrio.simulate.process import Process
@@ -217,7 +217,13 @@ class Fleet:
             self.stage.observe(Notified(timeline.now, instance.name, event, action))
 
         tenant = Tenant(
-            timeline.random(f"tenant of {name}"), lambda: instance.ill, told, self._scenario
+            instance.name,
+            process,
+            is_ill=lambda: instance.ill,
+            told=told,
+            request_of=partial(self.users.requests.request_of, instance.uuid, is_vote=True),
+            observe=self.stage.observe,
+            scenario=self._scenario,
         )
         config = GuestConfig()
         world = GuestWorld(
@@ -233,6 +239,7 @@ class Fleet:
             run_guard=GuardTicks(process).run,
             new_id=lambda: draw.randint(0, MAX_ID),
         )
+        self.stage.observe(ProcessStarted(timeline.now, instance.name))
         process.start(partial(serve_guest, instance.name, config, world))
         return Guest(process, signals)
 

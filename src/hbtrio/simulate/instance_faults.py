@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from hbtrio.simulate.compute import ComputeHost
 from hbtrio.simulate.fault_kinds import Kind
 from hbtrio.simulate.fault_spans import lasts
 from hbtrio.simulate.instance import Instance
@@ -17,6 +19,9 @@ from hbtrio.simulate.schedule import Fault
 #: How long a channel that was cut, or got old bytes, is not as usual, in seconds.
 _RECONNECTS_S: Final = 0.5
 
+#: How long before or after a VM's hanging its host's daemon is killed, in seconds, at most.
+_BESIDE_S: Final = 5.0
+
 _SPLIT: Final = Strain(split=1.0)
 _SHORT: Final = Strain(short=1.0)
 
@@ -26,10 +31,13 @@ class InstanceFaults:
 
     Args:
         stage: what all parts use.
+        hosts: the compute hosts.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, hosts: Sequence[ComputeHost]) -> None:
         self._stage = stage
+        self._hosts = hosts
+        self._beside = stage.timeline.random("hangs")
         self._timeline = stage.timeline
         self._random = stage.timeline.random("lies")
 
@@ -55,6 +63,8 @@ class InstanceFaults:
                     self._timeline.after(for_s, instance.resume)
             case Kind.HANG_VM:
                 instance.hang()
+            case Kind.HANG_VM_AND_KILL_HOST:
+                self._hang_beside(instance, for_s)
             case Kind.ILL_GUEST:
                 instance.ill = True
                 lasts(self._stage, Condition.GUEST_ILL, instance.name, for_s)
@@ -80,6 +90,20 @@ class InstanceFaults:
                 lasts(self._stage, Condition.CHANNEL_DISTURBED, instance.name, _RECONNECTS_S)
             case Kind.STEP_GUEST_CLOCK:
                 instance.machine.step_wall_clock(fault.by_s or 0.0)
+
+    def _hang_beside(self, instance: Instance, for_s: float) -> None:
+        """Hangs a VM while its host's daemon is down, or shortly before: it may be half done."""
+        host = next((host for host in self._hosts if host is instance.place), None)
+        if host is None:
+            return
+        later_s = self._beside.uniform(-_BESIDE_S, _BESIDE_S)
+
+        def kill() -> None:
+            host.daemon.kill()
+            self._timeline.after(for_s, host.daemon.start)
+
+        self._timeline.after(max(0.0, later_s), kill)
+        self._timeline.after(max(0.0, -later_s), instance.hang)
 
 
 def _mangled(draw: random.Random, data: bytes) -> bytes:

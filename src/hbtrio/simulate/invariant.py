@@ -61,6 +61,7 @@ class Bounds:
         migration_call_off_s: the same for a migration.
         settle_s: within how long all that lives has recovered.
         libvirt: whether the hosts ask a libvirt.
+        corrects: whether the hosts correct losses themselves, without an agent.
         late_s: how much later than in a simulation everything may come, since the machine has no
             processor for it. Measured in the run itself; see :meth:`later`.
     """
@@ -73,6 +74,7 @@ class Bounds:
     migration_call_off_s: float = 3660.0
     settle_s: float = 130.0
     libvirt: bool = True
+    corrects: bool = False
     late_s: float = 0.0
 
     @property

@@ -41,7 +41,7 @@ class Targets:
         hosts: the compute hosts.
         instances: the instances.
         vim: the VIM; None: there is none.
-        next_end: returns when the next open vote or notice after a time ends.
+        next_end: returns when the next open vote after a time ends that concerns some instances.
     """
 
     stage: Stage
@@ -49,7 +49,7 @@ class Targets:
     hosts: Sequence[ComputeHost]
     instances: Sequence[Instance]
     vim: Vim | None
-    next_end: Callable[[float], float]
+    next_end: Callable[[float, Callable[[str], bool]], float]
 
 
 class MachineFaults:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hbtrio.policy.allowances import HOST_ALLOWS_S
 from hbtrio.simulate.observations import Asked, Observation, Owner, Verdict
 
 
@@ -20,6 +21,9 @@ class Requests:
         now: the time of the run, in seconds.
         observe: called with what is observed.
     """
+
+    #: How much longer than a requester is told a VIM would wait, and a late daemon takes.
+    vim_waits_s = late_s = 0.0
 
     def __init__(
         self,
@@ -39,8 +43,8 @@ class Requests:
         self._named: defaultdict[tuple[str, str, bool], list[tuple[float, str]]] = defaultdict(list)
         #: The action that an instance's next request belongs to.
         self._actions: dict[str, str] = {}
-        #: When each open vote or notice ends.
-        self._ends: dict[str, float] = {}
+        #: Of each open one the instance, when it ends for a VIM, and whether it is a vote.
+        self._ends: dict[str, tuple[str, float, bool]] = {}
 
     def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
         """Returns the last request about an event of an instance; "" if there was none."""
@@ -55,9 +59,15 @@ class Requests:
         """Returns the last action on an instance; "" if there was none."""
         return self._actions.get(uuid, "")
 
-    def next_end(self, after_s: float) -> float:
-        """Returns when the next open vote or notice ends; infinite if none is open."""
-        return min((end for end in self._ends.values() if end > after_s), default=math.inf)
+    def next_end(self, after_s: float, concerns: Callable[[str], bool] = lambda _: True) -> float:
+        """Returns when the next open vote ends for a VIM; infinite if none is open.
+
+        Args:
+            after_s: only later ones.
+            concerns: says by their uuids about which instances; about all by default.
+        """
+        votes = [end for uuid, end, is_vote in self._ends.values() if is_vote and concerns(uuid)]
+        return min((end for end in votes if end > after_s), default=math.inf)
 
     def begin_action(self, uuid: str, action: str) -> None:
         """What is asked for from now on belongs to this action."""
@@ -73,9 +83,11 @@ class Requests:
     def accepted(self, request: str, uuid: str, event: str, *, vote: bool, seconds: float) -> None:
         """Observes that a vote or notice was accepted, whose requester waits for some seconds."""
         now = self._now()
-        self._ends[request] = end_s = now + seconds
+        end_s = now + seconds
+        self._ends[request] = uuid, end_s + self.vim_waits_s, vote
         name, action = self._names[uuid], self.action_of(uuid)
-        self._observe(Asked(now, request, name, event, action, vote, end_s, self._owner))
+        by_s = end_s + self.late_s
+        self._observe(Asked(now, request, name, event, action, vote, by_s, self._owner))
 
     def is_open(self, request: str) -> bool:
         """Whether a request has no verdict yet."""
@@ -88,7 +100,14 @@ class Requests:
 
 
 class OperatorRequests(Requests):
-    """The operators' requests, by what is answered to their actions."""
+    """The operators' requests, by what is answered to their actions.
+
+    They are told the host's window, to which the VIM adds 3 s; a host that was late decides up to
+    ``HOST_ALLOWS_S`` after it, and some reading (:mod:`hbtrio.policy.allowances`).
+    """
+
+    vim_waits_s = 3.0
+    late_s = HOST_ALLOWS_S + 0.15
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""

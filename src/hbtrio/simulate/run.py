@@ -12,8 +12,9 @@ import attrs
 
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.invariant import Bounds
-from hbtrio.simulate.observations import Status
+from hbtrio.simulate.observations import Crashed, Observation, Status
 from hbtrio.simulate.places import AGENT_LINK
+from hbtrio.simulate.process import CURRENT
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.seed_result import SeedResult
 from hbtrio.simulate.watch import Watch
@@ -31,8 +32,8 @@ def run_schedule(
         on_trace: called at the end with the events of the run, as lines.
     """
     began_s = time.process_time()
-    watch = Watch(Bounds())
-    with _undisturbed():
+    watch = Watch(Bounds(corrects=not schedule.has_agent))
+    with _undisturbed(CrashHandler(watch.see)):
         fleet = Fleet(schedule, watch.see)
         end_s = 60 * schedule.minutes
         fleet.run(end_s)
@@ -61,12 +62,31 @@ def _statuses(fleet: Fleet, at_s: float, watch: Watch) -> Iterator[Status]:
             yield Status(at_s, instance.name, well, "" if well else "it does not heartbeat")
 
 
+class CrashHandler(logging.Handler):
+    """Observes each exception that is logged: it has reached a supervisor, in whichever daemon.
+
+    Args:
+        observe: called with each.
+    """
+
+    def __init__(self, observe: Callable[[Observation], None]) -> None:
+        super().__init__()
+        self._observe = observe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Observes a record's exception."""
+        process = CURRENT.get(None)
+        if record.exc_info and process is not None:
+            daemon = process.name.partition("#")[0]
+            error = f"{record.getMessage()}: {record.exc_info[1]!r}"
+            self._observe(Crashed(process.timeline.now, daemon, error))
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keeps the daemons' log to itself, and the garbage for the end of the process."""
+def _undisturbed(handler: logging.Handler) -> Iterator[None]:
+    """Gives the daemons' log to one handler, and keeps the garbage for the end of the process."""
     logger = logging.getLogger("hbtrio")
     propagates, logger.propagate = logger.propagate, False
-    handler = logging.NullHandler()
     logger.addHandler(handler)
     collects = gc.isenabled()
     gc.disable()

@@ -23,6 +23,7 @@ from support.judged import (
     command,
     during,
     judged,
+    loss,
     reported,
 )
 
@@ -98,6 +99,7 @@ def test_an_instance_has_one_owner(stream: list[Observation], outcome: str) -> N
 
 
 FAILED = [*beating(), command(50), CommandEnded(55, "c1", "failed")]
+TIMED_OUT = [*beating(), command(50), CommandEnded(55, "c1", "timed-out")]
 HOST = "compute-0"
 
 
@@ -105,8 +107,12 @@ HOST = "compute-0"
     ("stream", "outcome"),
     [
         (FAILED, VIOLATED),
-        ([*FAILED, command(234.9, number="c2")], FINE),
-        ([*FAILED, command(235.1, number="c2")], VIOLATED),
+        ([*FAILED, command(129.9, number="c2")], FINE),
+        ([*FAILED, command(130.1, number="c2")], VIOLATED),
+        ([*TIMED_OUT, command(234.9, number="c2")], FINE),
+        ([*TIMED_OUT, command(235.1, number="c2")], VIOLATED),
+        ([*FAILED, *during(60, 61, C.LIBVIRT_SILENT, HOST), command(234.9, number="c2")], FINE),
+        ([*FAILED, action(60), ActionEnded(61, "a1"), command(234.9, number="c2")], FINE),
         ([*FAILED, command(60, number="c2", instance="vm1")], VIOLATED),
         ([*FAILED, command(60, "log", number="c2")], VIOLATED),
         ([*FAILED, command(60, number="c2", purpose=ACTION)], VIOLATED),
@@ -142,6 +148,32 @@ def test_a_failed_command_is_retried_or_given_up(stream: list[Observation], outc
 def test_what_counts_as_failed(word: str, outcome: str) -> None:
     stream = [command(50), CommandEnded(55, "c1", word)]
     assert judged("command-retried", *beating(), *stream).outcome == outcome
+
+
+LOST = [*beating(), loss(50)]
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        (LOST, VIOLATED),
+        ([*LOST, command(229.9)], FINE),
+        ([*LOST, command(230.1)], VIOLATED),
+        ([*LOST, command(60, "log")], VIOLATED),
+        ([*LOST, command(60, instance="vm1")], VIOLATED),
+        ([*LOST, reported(60, "not-acted", "brake")], FINE),
+        ([*LOST, reported(60, "heartbeating")], FINE),
+        ([*LOST, reported(60, "stopped")], FINE),
+        ([*LOST, Began(60, C.VM_GONE, "vm0")], "gone"),
+        ([*LOST, action(60)], "announced"),
+        ([*LOST, *during(100, 300, C.DOWN, HOST), command(429.9)], "host-away"),
+        ([*LOST, *during(100, 300, C.DOWN, HOST), command(431)], VIOLATED),
+    ],
+)
+def test_a_lost_vm_is_corrected_or_a_reason_given(stream: list[Observation], outcome: str) -> None:
+    found = judged("lost-corrected", *stream, corrects=True)
+    assert (VIOLATED if found.violations else found.outcome) == outcome
+    assert judged("lost-corrected", *stream).outcome in (FINE, "gone")
 
 
 def test_the_time_in_which_the_host_is_down_does_not_count() -> None:

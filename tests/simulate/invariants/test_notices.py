@@ -6,16 +6,19 @@ import pytest
 
 from hbtrio.simulate.invariants.notices import ENDS
 from hbtrio.simulate.observations import (
+    ActionEnded,
     Began,
     Condition,
     Decided,
     Notified,
     Observation,
+    Owner,
+    Placed,
     Recorded,
     Verdict,
 )
 from hbtrio.wire.vocabulary import ACTION_TABLE, Event
-from support.judged import FINE, VIOLATED, asked, during, judged
+from support.judged import FINE, VIOLATED, action, asked, during, judged
 
 C = Condition
 
@@ -90,3 +93,26 @@ def test_the_ends_are_those_of_the_event_table() -> None:
             ends[rule.before] = {e for e in (rule.after, rule.cancelled) if e is not None}
     assert ends == {event: set(of) for event, of in ENDS.items()}
     assert {Event(word) for word in ENDS} == set(ends)
+
+
+ACTED = [Placed(1, "vm0", "compute-0"), action(45, Owner.OPERATOR), notified(50)]
+ENDED = ActionEnded(60, "a1")
+
+
+@pytest.mark.parametrize(
+    ("stream", "end_s", "outcome"),
+    [
+        ([*ACTED, ENDED], 100, VIOLATED),
+        ([*ACTED, ENDED], 60.9, FINE),
+        ([*ACTED, ENDED, notified(60.5, "resume")], 100, FINE),
+        ([*ACTED, ActionEnded(60, "a2")], 100, FINE),
+        ([*ACTED, Began(55, C.VM_PAUSED, "vm0"), ENDED], 100, FINE),
+        ([*ACTED, *during(55, 58, C.DOWN, "compute-0"), ENDED], 100, FINE),
+        ([*ACTED, *during(55, 58, C.DOWN, "compute-0"), ENDED], 400, VIOLATED),
+        ([*ACTED[:1], action(45), notified(50), ENDED], 100, FINE),
+    ],
+)
+def test_an_operator_s_action_ends_after_its_notices(
+    stream: list[Observation], end_s: float, outcome: str
+) -> None:
+    assert judged("notice-ended", *stream, end_s=end_s).outcome == outcome

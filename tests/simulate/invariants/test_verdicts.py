@@ -16,6 +16,7 @@ from hbtrio.simulate.observations import (
     ProcessStarted,
     Recorded,
     RejectArrived,
+    Struck,
     Verdict,
 )
 from support.judged import FINE, VIOLATED, asked, during, judged
@@ -62,6 +63,13 @@ def test_an_agent_that_was_away_sends_nothing_late() -> None:
     assert judged("one-verdict", ASKED, *down, verdict(56)).violations == (
         "r1 about stop of vm0, due at 50.000 s, has its verdict only now",
     )
+
+
+def test_an_operator_waits_for_a_host_that_was_stopped() -> None:
+    stopped = during(45, 55, C.STOPPED, "compute-0")
+    late = [PLACED, BY_OPERATOR, *stopped, verdict(56)]
+    assert judged("one-verdict", *late).outcome == "agent-away"
+    assert judged("one-verdict", PLACED, BY_OPERATOR, verdict(56)).outcome == VIOLATED
 
 
 def test_a_slow_vim_gets_late_what_was_sent_in_time() -> None:
@@ -157,6 +165,13 @@ def line(at_s: float, result: str = "accept") -> Recorded:
         ([line(49, "reject"), verdict(50)], VIOLATED),
         ([verdict(50, "reject"), line(51)], VIOLATED),
         ([line(49, "timeout"), verdict(50, "allow")], FINE),
+        ([line(49), verdict(50), line(53)], VIOLATED),
+        ([line(49), verdict(50), Struck(52, "cut-power-of-agent", "agent"), line(53)], "lost"),
+        ([Struck(48, "cut-power-of-agent", "agent"), line(49), verdict(50), line(53)], VIOLATED),
+        ([line(49), verdict(50), Struck(52, "kill-agent", "agent"), line(53)], VIOLATED),
+        ([PLACED, BY_OPERATOR, line(45), ProcessStarted(46, "compute-0"), line(47)], "asked-again"),
+        ([PLACED, BY_OPERATOR, ProcessStarted(44, "compute-0"), line(45), line(47)], VIOLATED),
+        ([PLACED, ASKED, line(45), ProcessStarted(46, "compute-0"), line(47)], VIOLATED),
         ([line(49), line(49.5, "reject"), verdict(50)], VIOLATED),
         ([verdict(50), *during(51, 52, C.DISK_BAD, "agent"), line(56)], "agent-away"),
         ([verdict(50), *during(51, 58, C.DOWN, "agent"), line(59)], "agent-away"),

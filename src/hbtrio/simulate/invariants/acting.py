@@ -119,54 +119,115 @@ def _words(action: Action) -> str:
 #: Outcomes of commands that have not helped.
 FAILED: Final = frozenset({"failed", "not-started", "timed-out", "killed"})
 
+#: Those of commands that can't have done anything, if libvirt knows of nothing.
+IN_VAIN: Final = frozenset({"failed", "not-started"})
+
+#: Within how long such a command is tried again, in seconds: the longest wait, and a look.
+SOON_S: Final = 75.0
+
 _GONE: Final = Excuse("gone", "its QEMU has ended")
 
 
-class CommandRetried(Invariant):
-    """A corrective command that failed is retried, or given up with a reason."""
+class _Followed(Invariant):
+    """Something after which an instance is acted upon, or its host says why it is not."""
 
-    name = "command-retried"
     excuses = (_GONE, ANNOUNCED, HOST_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
-        self._running: dict[str, CommandBegan] = {}
-        #: When the last command for an instance failed.
-        self._failed_s: dict[str, float] = {}
+        #: Since when something has to follow, by instance.
+        self._since_s: dict[str, float] = {}
 
     def see(self, observation: Observation) -> None:
-        """Follows each failed command to the next one or a reason."""
+        """Follows each instance to the next command or a reason."""
         match observation:
             case CommandBegan(purpose=Purpose.CORRECTIVE, instance=instance, name=name):
                 if name != "log":
-                    self._running[observation.command] = observation
-                    self._failed_s.pop(instance, None)
+                    self._since_s.pop(instance, None)
+            case Reported(kind="heartbeating" | "not-acted" | "paused", instance=instance):
+                self._since_s.pop(instance, None)
+            case Began(condition=Condition.VM_GONE, who=instance):
+                if self._since_s.pop(instance, None) is not None:
+                    self.excuse(_GONE)
+
+    def _expect(self, instance: str, what: str) -> None:
+        """Has something follow from now on; ``what`` has happened."""
+        since_s = self._since_s[instance] = self.truth.now_s
+        self._check_at(since_s + self.bounds.retry_s, instance, what, since_s)
+
+    def _check_at(self, due_s: float, instance: str, what: str, since_s: float) -> None:
+        self.agenda.add(due_s, partial(self._check, instance, what, since_s))
+
+    def _check(self, instance: str, what: str, since_s: float) -> None:
+        truth = self.truth
+        if self._since_s.get(instance) != since_s:
+            return
+        host = truth.host_of.get(instance, "")
+        due_s = since_s + self.bounds.retry_s + truth.lasted_s(since_s, host, *AWAY)
+        if truth.now_s < due_s or truth.holds(host, *AWAY):
+            self.excuse(HOST_AWAY)
+            self._check_at(max(due_s, truth.now_s + 1.0), instance, what, since_s)
+        else:
+            self.judge(
+                f"{what} at {since_s:.3f} s, and nothing followed",
+                (ANNOUNCED, bool(truth.actions(instance))),
+            )
+
+
+class CommandRetried(_Followed):
+    """A corrective command that failed is retried, or given up with a reason."""
+
+    name = "command-retried"
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        super().prepare()
+        self._running: dict[str, CommandBegan] = {}
+        #: Of those whose command could not do anything, when it failed; an action changes that.
+        self._in_vain_s: dict[str, float] = {}
+
+    def see(self, observation: Observation) -> None:
+        """Looks for commands that have failed."""
+        super().see(observation)
+        match observation:
+            case CommandBegan(purpose=Purpose.CORRECTIVE, name=name) if name != "log":
+                self._running[observation.command] = observation
             case CommandEnded(command=command, outcome=outcome):
                 began = self._running.pop(command, None)
                 if began is not None and outcome in FAILED:
-                    self._failed_s[began.instance] = observation.at_s
-                    due_s = observation.at_s + self.bounds.retry_s
-                    self._check_at(due_s, began, observation.at_s)
-            case Reported(kind="heartbeating" | "not-acted" | "paused", instance=instance):
-                self._failed_s.pop(instance, None)
-            case Began(condition=Condition.VM_GONE, who=instance):
-                if self._failed_s.pop(instance, None) is not None:
-                    self.excuse(_GONE)
+                    what = f"{began.name} of {began.instance} failed"
+                    self._expect(began.instance, what)
+                    if outcome in IN_VAIN:
+                        self._expect_soon(began.instance, what)
+            case ActionBegan(instance=instance):
+                self._in_vain_s.pop(instance, None)
 
-    def _check_at(self, due_s: float, began: CommandBegan, failed_s: float) -> None:
-        self.agenda.add(due_s, partial(self._check, began, failed_s))
+    def _expect_soon(self, instance: str, what: str) -> None:
+        since_s = self._in_vain_s[instance] = self.truth.now_s
+        self.agenda.add(since_s + SOON_S, partial(self._check_soon, instance, what, since_s))
 
-    def _check(self, began: CommandBegan, failed_s: float) -> None:
-        instance, truth = began.instance, self.truth
-        if self._failed_s.get(instance) != failed_s:
-            return
-        host = truth.host_of.get(instance, began.host)
-        due_s = failed_s + self.bounds.retry_s + truth.lasted_s(failed_s, host, *AWAY)
-        if truth.now_s < due_s or truth.holds(host, *AWAY):
-            self.excuse(HOST_AWAY)
-            self._check_at(max(due_s, truth.now_s + 1.0), began, failed_s)
-        else:
-            self.judge(
-                f"{began.name} of {instance} failed at {failed_s:.3f} s, and nothing followed",
-                (ANNOUNCED, bool(truth.actions(instance))),
-            )
+    def _check_soon(self, instance: str, what: str, since_s: float) -> None:
+        """Judges what a host that was there all the time, as its libvirt, has not tried again."""
+        truth, host = self.truth, self.truth.host_of.get(instance, "")
+        if (
+            self._since_s.get(instance) == self._in_vain_s.get(instance) == since_s
+            and not truth.held_since(since_s - SOON_S, host, *AWAY, Condition.LIBVIRT_SILENT)
+            and not truth.actions(instance)
+        ):
+            del self._since_s[instance]
+            self.judge(f"{what} at {since_s:.3f} s, and was not tried again soon")
+
+
+class LostCorrected(_Followed):
+    """A VM that is lost is corrected by a host that may, or the host says why it is not."""
+
+    name = "lost-corrected"
+
+    def see(self, observation: Observation) -> None:
+        """Looks for losses."""
+        super().see(observation)
+        match observation:
+            case Reported(kind="loss", instance=instance) if self.bounds.corrects:
+                self._expect(instance, f"{instance} was lost")
+            case Reported(kind="stopped", instance=instance):
+                self._since_s.pop(instance, None)

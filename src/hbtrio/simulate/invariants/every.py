@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from hbtrio.simulate.invariant import Invariant
-from hbtrio.simulate.invariants.acting import CommandRetried, FrozenNotActed, OneOwner
+from hbtrio.simulate.invariants.acting import (
+    CommandRetried,
+    FrozenNotActed,
+    LostCorrected,
+    OneOwner,
+)
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
 from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
 from hbtrio.simulate.invariants.processes import (
@@ -35,6 +40,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     NoticeEnded,
     OneOwner,
     CommandRetried,
+    LostCorrected,
     NothingStale,
     HistoryAgrees,
     NothingOutlives,

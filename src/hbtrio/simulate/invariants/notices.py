@@ -8,16 +8,19 @@ from typing import Final
 import attrs
 
 from hbtrio.simulate.invariant import Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import OVERRIDDEN, VIM_AWAY
+from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, VIM_AWAY
 from hbtrio.simulate.observations import (
     REJECT,
     VIM,
+    ActionBegan,
+    ActionEnded,
     Asked,
     Began,
     Condition,
     Decided,
     Notified,
     Observation,
+    Owner,
     Recorded,
     Verdict,
 )
@@ -32,6 +35,9 @@ ENDS: Final = {
     "live_migrate_begin": frozenset({"live_migrate_end"}),
     "cold_migrate_begin": frozenset({"cold_migrate_end"}),
 }
+
+#: Within how long after an operator's action its last notice has arrived, in seconds.
+ARRIVES_S: Final = 1.0
 
 _MIGRATIONS: Final = frozenset({"live_migrate_begin", "cold_migrate_begin"})
 
@@ -115,6 +121,8 @@ class NoticeEnded(Invariant):
     def prepare(self) -> None:
         """Creates what is remembered."""
         self._open: dict[str, _Open] = {}
+        #: The actions of operators that are in progress: their hosts send all notices themselves.
+        self._by_operators: set[str] = set()
 
     def see(self, observation: Observation) -> None:
         """Follows each notice to its end."""
@@ -133,6 +141,27 @@ class NoticeEnded(Invariant):
                     del self._open[instance]
             case Began(condition=Condition.VM_GONE, who=instance):
                 self._open.pop(instance, None)  # it has happened
+            case ActionBegan(owner=Owner.OPERATOR, action=action):
+                self._by_operators.add(action)
+            case ActionEnded(action=action) if action in self._by_operators:
+                self._by_operators.discard(action)
+                self._action_ended(action)
+
+    def _action_ended(self, action: str) -> None:
+        """Looks soon at the notice of an action that its host has ended."""
+        for opened in self._open.values():
+            if opened.notified.action == action:
+                self.agenda.add(self.truth.now_s + ARRIVES_S, partial(self._check_soon, opened))
+
+    def _check_soon(self, opened: _Open) -> None:
+        """Checks at once what a host that was there all the time has called off, or has not."""
+        since_s, instance = opened.notified.at_s, opened.notified.instance
+        host = self.truth.host_of[instance]
+        if not (
+            self.truth.held_since(since_s, instance, *_UNREACHABLE)
+            or self.truth.held_since(since_s, host, *AWAY)
+        ):
+            self._check(opened)
 
     def _check(self, opened: _Open) -> None:
         notified = opened.notified

@@ -20,6 +20,7 @@ from hbtrio.simulate.observations import (
     Owner,
     Recorded,
     RejectArrived,
+    Struck,
     Verdict,
 )
 
@@ -87,9 +88,13 @@ class OneVerdict(Invariant):
     def _late(self, asked: Asked) -> None:
         """Judges a verdict that was due while something was away, and comes now."""
         since_s = self.truth.now_s - self.bounds.crossed_s
+        # An operator still waits for a host that goes on; the VIM has gone on by itself.
+        waits = asked.owner is Owner.OPERATOR
+        away = waits and self.truth.held_since(asked.at_s, self._decider(asked), *_AGENT)
         self.judge(
             f"{_words(asked)} has its verdict only now",
             (VIM_AWAY, self._vim_away(asked)),
+            (_AGENT_AWAY, away),
             (
                 STOPPED_BETWEEN,
                 self.truth.held_since(since_s, self._decider(asked), Condition.STOPPED),
@@ -198,15 +203,20 @@ _HOST_DIED: Final = Excuse(
     "host-died", "a host that is killed may lose what it has not written yet, as documented"
 )
 
+_LOST: Final = Excuse("lost", "a power cut took the line before, which was not synced")
+_ASKED_AGAIN: Final = Excuse(
+    "asked-again", "a host that was restarted resumes the operator's action, and asks again"
+)
+
 #: How long after a verdict the history has it, in seconds.
 RECORDED_S: Final = 5.0
 
 
 class HistoryAgrees(Invariant):
-    """The history says of each vote and notice what was answered."""
+    """The history says of each vote and notice what was answered, once."""
 
     name = "history-agrees"
-    excuses = (_AGENT_AWAY, _HOST_DIED)
+    excuses = (_AGENT_AWAY, _HOST_DIED, _LOST, _ASKED_AGAIN)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -214,6 +224,8 @@ class HistoryAgrees(Invariant):
         self._hosts: dict[str, str] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._recorded: defaultdict[str, list[Recorded]] = defaultdict(list)
+        #: When a machine lost its power last.
+        self._power_cut_s = -math.inf
 
     def see(self, observation: Observation) -> None:
         """Compares lines of the history with verdicts, whichever comes first."""
@@ -226,9 +238,17 @@ class HistoryAgrees(Invariant):
                     self._compare(observation, line)
                 self._look_again(observation)
             case Recorded(request=request):
-                self._recorded[request].append(observation)
+                if lines := self._recorded[request]:
+                    self.judge(
+                        f"{request}: the history has a second line, {observation.result}",
+                        (_LOST, self._power_cut_s > lines[-1].at_s),
+                        (_ASKED_AGAIN, self._resumed_since(request, lines[-1].at_s)),
+                    )
+                lines.append(observation)
                 if request in self._verdicts:
                     self._compare(self._verdicts[request], observation)
+            case Struck(kind=kind, at_s=at_s) if kind.startswith("cut-power"):
+                self._power_cut_s = at_s
 
     def _compare(self, verdict: Verdict, line: Recorded) -> None:
         if (verdict.result == REJECT) != (line.result == REJECT):
@@ -236,6 +256,10 @@ class HistoryAgrees(Invariant):
                 f"{verdict.request}: {verdict.result} was answered, and the history has "
                 f"{line.result}"
             )
+
+    def _resumed_since(self, request: str, at_s: float) -> bool:
+        host = self._hosts.get(request)
+        return host is not None and self.truth.started_s.get(host, 0.0) > at_s
 
     def _look_again(self, verdict: Verdict) -> None:
         self.agenda.add(
