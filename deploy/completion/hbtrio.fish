@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl notify-all' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --timeout --token-file --told --url --vms --watch --what --why --within
+set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --then --timeout --token-file --told --url --vms --watch --what --why --within
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -195,6 +195,8 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l force -d 'skip the vote, not the notices'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l retry-for -x -d 'if the vote is rejected, ask again every 30 s for so long: 90s, 30m, 2h'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l then -xka "give-up force" -d 'what follows if it is rejected to the end; give-up is the default, force skips the vote'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l take-over -d 'end a corrective command that runs, instead of waiting for it'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-hold -d 'act on an instance that is on hold, too'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-group -d 'act also if more members of a group would be unavailable than it permits'

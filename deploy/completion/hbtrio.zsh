@@ -102,6 +102,8 @@ _shtab_hbtrio_ctl_act_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
   "--force[skip the vote, not the notices]"
+  "--retry-for[if the vote is rejected, ask again every 30 s for so long\: 90s, 30m, 2h]:TIME:"
+  "--then[what follows if it is rejected to the end\; give-up is the default, force skips the vote]:then:(give-up force)"
   "--take-over[end a corrective command that runs, instead of waiting for it]"
   "--ignore-hold[act on an instance that is on hold, too]"
   "--ignore-group[act also if more members of a group would be unavailable than it permits]"

@@ -14,6 +14,7 @@ from hbtrio.cli.ctl.argument_types import Words, entry_id, number
 from hbtrio.cli.ctl.drain_arguments import add_drain
 from hbtrio.cli.ctl.options import UUID_HELP, add_announcement, add_connection, add_filter
 from hbtrio.cli.ctl.order_arguments import add_orders
+from hbtrio.cli.ctl.retry import FORCE, GIVE_UP, retry_span
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
@@ -239,7 +240,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "perform an action on an instance, with its vote and notices",
         _JSON_LINES,
         usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] [--ignore-hold] "
-        "UUID ACTION [-- COMMAND...]",
+        "[--retry-for TIME] [--then {give-up,force}] UUID ACTION [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",
@@ -250,6 +251,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "action", metavar="ACTION", type=Words("action", actions), help=", ".join(actions)
     )
     act.add_argument("--force", action="store_true", help="skip the vote, not the notices")
+    act.add_argument(
+        "--retry-for",
+        metavar="TIME",
+        type=retry_span,
+        help="if the vote is rejected, ask again every 30 s for so long: 90s, 30m, 2h",
+    )
+    act.add_argument(
+        "--then",
+        choices=(GIVE_UP, FORCE),
+        help="what follows if it is rejected to the end; give-up is the default, force skips the "
+        "vote",
+    )
     act.add_argument(
         "--take-over",
         action="store_true",

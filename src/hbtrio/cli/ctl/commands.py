@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final, NoReturn
 
+import attrs
 import trio
 
 from hbtrio.cli.ctl.fleet import show_fleet
@@ -25,12 +26,7 @@ from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.token_file import checked_token, read_token
 from hbtrio.text import printable
-from hbtrio.wire.operator import (
-    ActRequest,
-    FleetStatus,
-    NoticeRequest,
-    VoteRequest,
-)
+from hbtrio.wire.operator import ActRequest, FleetStatus, NoticeRequest, ProgressLine, VoteRequest
 
 #: The exit status of a program that SIGINT ended, as shells report it.
 INTERRUPTED: Final = 130
@@ -251,6 +247,10 @@ class Session:
 
     async def _act(self) -> int:
         name = self._options.action
+        # Imported late: a plain status is asked for more often.
+        from hbtrio.cli.ctl.retry import Retry, retried
+
+        retry = Retry.of(self._options)
         body = ActRequest(
             action=name,
             command=_command(self._options),
@@ -261,7 +261,14 @@ class Session:
         )
         view = self._progress(name)
         uuid = await instance_of(self._options.uuid, self._client)
-        last = await self._watch.run(uuid, "act", body, name, view, lambda one: one.step == "end")
+
+        async def ask(force: bool) -> ProgressLine:  # noqa: FBT001 - see retried()
+            request = attrs.evolve(body, force=True) if force else body
+            return await self._watch.run(
+                uuid, "act", request, name, view, lambda one: one.step == "end"
+            )
+
+        last = await retried(name, retry, ask, view, self._screen)
         return _ACT_STATUS.get(last.outcome, ExitStatus.FAILED)
 
 
