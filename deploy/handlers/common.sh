@@ -52,7 +52,7 @@ watchdog() {
     ready=$run/$name.ready
     rm -f "$ready"
     self=$(readlink -f "$0")
-    if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
+    if [ -d "${SYSTEMD_RUN_DIR:-/run/systemd/system}" ] && command -v systemd-run >/dev/null; then
         # A process of the guest's unit would be killed with it.
         bounded 3 systemd-run --quiet --collect --setenv="HBTRIO_HANDLERS_CONF=$conf" \
             --setenv="GUEST_CLIENT_FLAGS=$run" --unit="hbtrio-$name-$$" \

@@ -20,6 +20,7 @@ from hbtrio.wire.app_status import (
     MAX_STATUS_BYTES,
     ApplicationStatus,
     GuestApplications,
+    InhibitionStatus,
     RequestStatus,
     encode_status,
 )
@@ -67,6 +68,7 @@ STATUS = GuestApplications(
             health_s=4.0,
             corrective_action="stop",
             reason="disk full",
+            inhibits=InhibitionStatus(["pause", "stop"], "a dump (pg_dump, pid 90)", 3700.0),
         ),
     ],
     unregistered=1,
@@ -88,6 +90,7 @@ web\\x1b[2J: ill for 4 s
   pid 90, uid 33, gid 33
   heartbeat every 0.5 s, log if it hangs
   vote 8 s; notices: shutdown 8 s, suspend 8 s, resume 13 s
+  inhibits pause, stop for 1 h: a dump (pg_dump, pid 90)
 """
 
 

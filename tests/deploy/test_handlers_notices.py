@@ -5,6 +5,7 @@ Each may be ended at any moment, and none may leave anything frozen or cordoned.
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -115,6 +116,23 @@ def test_the_watchdog_outlives_handler_and_guest(mounts: Bench) -> None:
     (mounts.place / "frozen-srv-a").touch()  # it has come to its end after all
     end(process, signal.SIGKILL)
     assert len(watchdogs(mounts.place)) >= 1
+    until(lambda: not frozen(mounts))
+
+
+def test_under_systemd_the_watchdog_is_a_unit_of_its_own(mounts: Bench) -> None:
+    """A process of the guest's unit would be killed with it."""
+    mounts.tool("setsid", "exit 1")
+    mounts.tool(
+        "systemd-run",
+        """
+while case $1 in --setenv=*) export "${1#--setenv=}" ;; --*) ;; *) false ;; esac; do shift; done
+"$@" </dev/null >/dev/null 2>&1 &""",
+    )
+    mounts.settings(SYSTEMD_RUN_DIR=str(mounts.place), FREEZE_MAX_S=1)
+    assert mounts.notify("fsfreeze", "pause").accepted
+    (call,) = (call for call in mounts.calls if call.startswith("systemd-run"))
+    assert call.startswith("systemd-run --quiet --collect --setenv=")
+    assert re.search(r" --unit=hbtrio-fsfreeze-\d+ /bin/sh \S+/fsfreeze watchdog 1 ", call)
     until(lambda: not frozen(mounts))
 
 
