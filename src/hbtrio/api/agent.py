@@ -13,6 +13,7 @@
     POST /v1/instances/UUID/unhold
     POST /v1/hosts/NAME/alarms                  {"alarms": "send"}, or "withdraw"
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
+    GET  /v1/drains, POST /v1/drains, …         see :mod:`hbtrio.api.drains`
     GET  /v1/tree                               the live tasks
     GET  /metrics                               metrics for Prometheus
     GET  /openapi.json                          this API as an OpenAPI document
@@ -36,6 +37,7 @@ from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
+from hbtrio.api.drains import DrainRoutes
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.fleet_detail import fleet_detail, fleet_look
 from hbtrio.api.fleet_metrics import agent_metrics
@@ -92,6 +94,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
         Route("/v1/hosts/{hostname}/alarms", api.alarms, methods=["POST"]),
         Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
+        *api.drains.all,
         Route("/v1/tree", tree_reply, methods=["GET"]),
         Route("/metrics", api.metrics, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
@@ -104,6 +107,11 @@ class _AgentApi:
         self._agent = agent
         self._actions = actions
         self._local = local
+        self.drains = DrainRoutes(agent.drains.runs, agent.drains.start, self._check_in_time)
+
+    def _check_in_time(self, request: Request) -> None:
+        with _faults():
+            self._begin_by(request).check()
 
     def _uuid(self, request: Request) -> str:
         given: str = request.path_params["uuid"]

@@ -71,12 +71,17 @@ class DrainRoutes:
         ]
 
     @property
-    def acting(self) -> list[Route]:
-        """Those that change something."""
+    def all(self) -> list[Route]:
+        """These, and those that change something."""
         return [
-            Route("/v1/drains", self._begin, methods=["POST"]),
+            Route("/v1/drains", self._list_or_begin, methods=["GET", "POST"]),
+            *self.shown[1:],
             Route("/v1/drains/{id}/cancel", self._cancel, methods=["POST"]),
         ]
+
+    async def _list_or_begin(self, request: Request) -> Response:
+        # One route, whose 405 names both methods.
+        return await (self._begin if request.method == "POST" else self._list)(request)
 
     async def _list(self, _: Request) -> Response:
         drains = tuple(drain_body(run) for run in reversed(self._runs.last))

@@ -89,7 +89,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/forget", api.forget, methods=["POST"]),
             Route("/v1/tree", tree_reply, methods=["GET"]),
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
-            *api.drains.acting,
+            *api.drains.all,
         ]
     )
     return ControlAdmission(app, access, host.remembering.action_refused)
@@ -106,7 +106,8 @@ def observe_api(
         local: whether TCP is served on the loopback only; elsewhere a request needs the token or a
             client certificate.
     """
-    routes = [*page_routes(), *_shown(_HostApi(host))]
+    api = _HostApi(host)
+    routes = [*page_routes(), *_shown(api), *api.drains.shown]
     return OperatorAdmission(api_parts.application(routes), token, local=local)
 
 
@@ -118,7 +119,6 @@ def _shown(api: _HostApi) -> list[Route]:
         Route("/v1/clock", api.clock, methods=["GET"]),
         Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
         Route("/metrics", api.metrics, methods=["GET"]),
-        *api.drains.shown,
     ]
 
 

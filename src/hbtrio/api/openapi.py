@@ -14,6 +14,10 @@ from hbtrio.wire.operator import (
     AlarmsReply,
     AlarmsRequest,
     ClockReply,
+    DrainBody,
+    DrainLine,
+    DrainList,
+    DrainRequest,
     FleetEventLine,
     FleetInstanceDetail,
     FleetStatus,
@@ -107,6 +111,15 @@ def _document() -> _Json:
             "/v1/instances/{uuid}/unhold": {"post": _hold("unhold", "End the hold", None)},
             "/v1/hosts/{hostname}/alarms": {"post": _alarms()},
             "/v1/hosts/{hostname}/forget": {"post": _forget()},
+            "/v1/drains": {
+                "get": _get("drains", "Drains in progress, and the last ones", DrainList),
+                "post": _drain(),
+            },
+            "/v1/drains/{id}": {
+                "get": _get("drain", "A drain, with its instances", DrainBody, [_id()], "404")
+            },
+            "/v1/drains/{id}/progress": {"get": _drain_progress()},
+            "/v1/drains/{id}/cancel": {"post": _cancel_drain()},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
         },
@@ -188,6 +201,33 @@ def _forget() -> _Json:
     # A body is ignored.
     del operation["requestBody"], operation["responses"]["504"]
     return operation
+
+
+def _drain() -> _Json:
+    operation = _post("begin_drain", "Perform an action on all instances of hosts", DrainRequest)
+    operation["parameters"] = [_begin_by()]
+    operation["responses"]["200"] = _stream("Lines of progress, the last one its end.", DrainLine)
+    del operation["responses"]["404"], operation["responses"]["504"]
+    return operation
+
+
+def _drain_progress() -> _Json:
+    operation = _get("drain_progress", "The progress of a drain", DrainBody, [_id()], "404")
+    operation["responses"]["200"] = _stream("From its present state to its end.", DrainLine)
+    return operation
+
+
+def _cancel_drain() -> _Json:
+    operation = _post("cancel_drain", "Take no more turns of a drain", DrainRequest)
+    operation["parameters"] = [_id(), _begin_by()]
+    operation["responses"]["200"] = _answered(DrainBody)
+    # A body is ignored.
+    del operation["requestBody"], operation["responses"]["504"]
+    return operation
+
+
+def _id() -> _Json:
+    return _in_path("id")
 
 
 def _events() -> _Json:

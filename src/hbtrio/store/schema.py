@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hbtrio.store import drain_rows
 from hbtrio.store.migration import Schema
 
 #: ``PRAGMA application_id``, "hbta": distinguishes the file from those of other programs.
@@ -176,6 +177,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    drain_rows.TABLES,
 )
 
 AGENT_SCHEMA: Final = Schema(

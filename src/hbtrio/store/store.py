@@ -20,7 +20,8 @@ import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.store import delivery_order, history, links, outbox, rounds
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.store import delivery_order, drain_rows, history, links, outbox, rounds
 from hbtrio.store.daemon_store import PAGE, DaemonStore
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.instance_holds import StoredHolds
@@ -81,6 +82,23 @@ class Store(DaemonStore):
         The kernel reports a lost write only once, so the agent has to restart to find out.
         """
         await self._worker.is_unsure.wait()
+
+    # -- drains ------------------------------------------------------------------------------------
+
+    async def drains(self) -> tuple[StoredDrain, ...]:
+        """Returns the drains that are kept, the oldest first."""
+        return await self._worker.run(drain_rows.drains)
+
+    async def keep_drains(
+        self, drains: Sequence[DrainRecord], places: Sequence[DrainPlace]
+    ) -> None:
+        """Stores drains and instances of drains, each in place of what was stored of it."""
+
+        def work(db: sqlite3.Connection) -> None:
+            drain_rows.put_drains(db, drains)
+            drain_rows.put_places(db, places)
+
+        await self._worker.run(work)
 
     # -- rounds ------------------------------------------------------------------------------------
 

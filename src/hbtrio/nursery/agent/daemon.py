@@ -12,6 +12,7 @@
       store watch    notices that the store's files were deleted or replaced
       links          one session for each linked host
       actions        one task for each action that an operator has started
+      drains         one task for each drain, and one that stores them
 
 Everything that must survive is stored before it is reported. The state of an instance comes from
 its host's session and stays valid for a grace time after the session: a short loss of the link says
@@ -39,6 +40,7 @@ from hbtrio.nursery.agent.alerts import AgentAlerts
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.fleet_drains import FleetDrains
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
@@ -112,6 +114,7 @@ class Agent:
         holds: the holds of operators on instances.
         links: serves the hosts' links.
         actions: runs the operators' actions on hosts.
+        drains: runs drains of hosts.
         delivery: delivers to the VIM; None without a VIM.
         supervisor: counts programming errors.
         files: the certificates and tokens in use.
@@ -135,6 +138,7 @@ class Agent:
     holds: AgentHolds
     links: AgentLinks
     actions: AgentActions
+    drains: FleetDrains
     delivery: VimDelivery | None
     supervisor: Supervisor
     files: FileWatch
@@ -290,6 +294,11 @@ async def open_agent(
                     new_command_id=new_command_id,
                     wall_clock=wall_clock,
                 )
+                drains = FleetDrains(
+                    action_nursery, supervisor, fleet, actions, rounds, store, wall_clock
+                )
+                await drains.load()
+                action_nursery.start_soon(supervisor.keep, "drains", drains.write_forever)
                 yield Agent(
                     config=config,
                     store=store,
@@ -303,6 +312,7 @@ async def open_agent(
                     holds=holds,
                     links=links,
                     actions=actions,
+                    drains=drains,
                     delivery=delivery,
                     supervisor=supervisor,
                     files=files,

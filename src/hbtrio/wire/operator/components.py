@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from hbtrio.wire.operator.detail import FleetInstanceDetail, LookLine
+from hbtrio.wire.operator.drain import DrainLine, DrainList, DrainRequest
 from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import AlarmsReply, ClockReply, FleetStatus, Forgotten, Refusal
 from hbtrio.wire.operator.hold import HoldReply
@@ -31,6 +32,8 @@ _ANSWERS: Final = (
     History,
     FleetEventLine,
     ProgressLine,
+    DrainList,
+    DrainLine,
     AlarmsReply,
     Forgotten,
     ClockReply,
@@ -38,7 +41,14 @@ _ANSWERS: Final = (
     TaskTree,
     Refusal,
 )
-_REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, AlarmsRequest, HoldRequest)
+_REQUESTS: Final = (
+    DrainRequest,
+    VoteRequest,
+    NoticeRequest,
+    ActRequest,
+    AlarmsRequest,
+    HoldRequest,
+)
 
 
 def components() -> dict[str, dict[str, Any]]:

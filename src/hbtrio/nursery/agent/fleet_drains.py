@@ -1,0 +1,264 @@
+"""The drains of an agent: one action on all instances of some of its hosts.
+
+Each action is sent to its host as an operator's is. A host resumes its actions by itself when it is
+restarted. An agent that is restarted does not learn how an action has ended meanwhile: it does not
+repeat it, and the instance counts as failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain import DrainItem, Turn
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_table import DrainState
+from hbtrio.nursery.agent.fleet import Fleet, Unknown
+from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
+from hbtrio.nursery.agent.rounds import Rounds
+from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.nursery.drain_run import Blocked, DrainRun, Gone, Skipped
+from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
+from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.store.store import Store
+from hbtrio.store.worker import StoreFault
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
+
+_log = logging.getLogger("hbtrio.drain")
+
+#: Seconds until a store that has failed is tried again.
+_AGAIN_S: Final = 1.0
+
+#: The steps of an action, by the lines of its progress.
+_STEPS: Final = {
+    "command": ActionState.PERFORMING,
+    "restart": ActionState.AWAITING,
+    "down": ActionState.GOING_DOWN,
+}
+
+_ENDS: Final = {
+    "done": ActionState.DONE,
+    "rejected": ActionState.REJECTED,
+    "failed": ActionState.FAILED,
+}
+
+
+class FleetDrains:
+    """The drains of an agent, and where their actions run.
+
+    Args:
+        nursery: runs them.
+        supervisor: counts programming errors.
+        fleet: knows the hosts and their instances.
+        actions: runs the actions.
+        rounds: asks guests.
+        store: keeps the drains.
+        wall_clock: the wall clock of the store.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        supervisor: Supervisor,
+        fleet: Fleet,
+        actions: AgentActions,
+        rounds: Rounds,
+        store: Store,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self.runs = Drains(nursery, supervisor, self)
+        self._nursery = nursery
+        self._fleet = fleet
+        self._actions = actions
+        self._rounds = rounds
+        self._store = store
+        self._wall_clock = wall_clock
+        self._records: dict[str, DrainRecord] = {}
+        self._places: dict[tuple[str, int], DrainPlace] = {}
+        self._unwritten = WakeUp()
+
+    async def load(self) -> None:
+        """Goes on with the drains of earlier runs.
+
+        Raises:
+            StoreFault: the store can't be read.
+        """
+        stored = [_after_restart(one) for one in await self._store.drains()]
+        self.runs.recalled(stored, {}, "")
+
+    def start(self, plan: DrainPlan, who: str) -> DrainRun:
+        """Begins a drain; see :meth:`~hbtrio.nursery.host.drain_site.HostDrains.start`.
+
+        Raises:
+            DrainRefused: it was not begun.
+        """
+        if ACTION_TABLE[plan.action].before is None:
+            raise DrainRefused(f"{plan.action} takes no VM away: it is no action for a drain")
+        if plan.command:
+            raise DrainRefused("an agent takes no command: each host runs its own for the action")
+        if plan.ignore_hold:
+            raise DrainRefused("an agent can't ignore holds: end them, or drain at the host")
+        if not plan.hosts:
+            raise DrainRefused("name the hosts: an agent has many")
+        known = {host.hostname for host in self._fleet.hosts.values()} | set(self._fleet.sessions)
+        if unknown := [name for name in plan.hosts if name not in known]:
+            raise DrainRefused(f"no host {unknown[0]}")
+        record = plan.record(who, self.epoch_s(), "")
+        places = [
+            DrainPlace(
+                drain=record.id, position=0, name=name, hostname=hostname, item=DrainItem(uuid)
+            )
+            for hostname in dict.fromkeys(plan.hosts)
+            for uuid, name in self.present(hostname).items()
+        ]
+        drain = StoredDrain(record, plan.ordered(places, lambda _: ""))
+        return self.runs.begin(drain, is_dry=plan.is_dry)
+
+    # -- the site -----------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The wall clock: a drain outlives a restart of the agent's machine."""
+        return self.epoch_s()
+
+    def epoch_s(self) -> float:
+        """The time in seconds since the epoch."""
+        return self._wall_clock().timestamp()
+
+    async def ask(self, record: DrainRecord, uuid: str) -> str:
+        """Asks a guest, and returns its answer in words."""
+        event = ACTION_TABLE[record.action].before
+        assert event is not None
+        try:
+            who = f"drain {record.id} of {record.who}"
+            asked = await self._rounds.ask(uuid, event, vote=True, who=who)
+        except (Unknown, CantAsk, StoreFault) as why:
+            return f"not asked: {why}"
+        if asked.outcome is None:
+            return f"not asked: {asked.fault}"
+        result = await asked.outcome.wait()
+        told = result.result is not VoteResult.ACCEPT and result.reason
+        return f"{result.result}: {result.reason}" if told else str(result.result)
+
+    async def ready(self, uuid: str) -> None:
+        """Returns at once: the host waits for its guests itself."""
+        await trio.lowlevel.checkpoint()
+
+    async def begin(self, record: DrainRecord, turn: Turn) -> None:
+        """Has the instance's host begin the action, and follows it."""
+        run = self.runs.get(record.id)
+        assert run is not None
+        if self._fleet.host_of(turn.uuid) != run.places[turn.uuid].hostname:
+            _left(record)
+        try:
+            action = await self._actions.begin(
+                turn.uuid,
+                record.action,
+                (),
+                force=turn.force,
+                who=f"drain {record.id} of {record.who}",
+            )
+        except Unknown:
+            _left(record)
+        except FleetActionRefused as error:
+            if "on hold until" in str(error):
+                raise Skipped(str(error)) from error
+            raise Blocked(str(error)) from error
+        self._nursery.start_soon(self._follow, run, action)
+
+    async def _follow(self, run: DrainRun, action: FleetAction) -> None:
+        uuid, is_performed = action.uuid, False
+        async with aclosing(action.lines.watch()) as lines:
+            async for line in lines:
+                if line is None:
+                    continue
+                if line.step == "end":
+                    outcome = _ENDS.get(line.outcome, ActionState.FAILED)
+                    run.ended(uuid, outcome, str(line.reason or ""), called_off=False)
+                    return
+                if line.step == "notice" and not is_performed:
+                    run.stepped(uuid, ActionState.PREPARING)
+                elif line.step in _STEPS and not line.waiting:
+                    is_performed = True
+                    run.stepped(uuid, _STEPS[line.step])
+                elif line.step == "lost":
+                    reason = f"the outcome is unknown: {line.reason}"
+                    run.ended(uuid, ActionState.FAILED, reason, called_off=False)
+                    return
+
+    def call_off(self, uuid: str, reason: str) -> None:
+        """Does nothing: an action that its host has begun comes to its end there."""
+
+    async def put(self, drain: StoredDrain) -> None:
+        """Stores a drain that begins; while the store fails, later."""
+        self._records[drain.record.id] = drain.record
+        self._places |= {(place.drain, place.position): place for place in drain.places}
+        await self._write()
+
+    def keep(self, record: DrainRecord) -> None:
+        """Stores a drain that has changed, soon."""
+        self._records[record.id] = record
+        self._unwritten.set()
+
+    def keep_place(self, place: DrainPlace) -> None:
+        """Stores an instance of a drain that has changed, soon."""
+        self._places[place.drain, place.position] = place
+        self._unwritten.set()
+
+    def present(self, hostname: str) -> Mapping[str, str]:
+        """Returns the names of the instances that are on a host now, by uuid."""
+        names = {}
+        for bound in self._fleet.bound_to(hostname):
+            live = self._fleet.live(bound.uuid)
+            names[bound.uuid] = "" if live is None else live.domain or live.name
+        return names
+
+    async def write_forever(self) -> NoReturn:
+        """Writes what has changed, until cancelled."""
+        while True:
+            await self._unwritten.wait()
+            if not await self._write():
+                self._unwritten.set()
+                await trio.sleep(_AGAIN_S)
+
+    async def _write(self) -> bool:
+        records, self._records = self._records, {}
+        places, self._places = self._places, {}
+        try:
+            await self._store.keep_drains(tuple(records.values()), tuple(places.values()))
+        except StoreFault as fault:
+            _log.error("store: %s: drains are stored later", fault)
+            # What came meanwhile is newer.
+            self._records = records | self._records
+            self._places = places | self._places
+            return False
+        return True
+
+
+def _left(record: DrainRecord) -> NoReturn:
+    """An instance that left its host is done if the drain was to make it leave."""
+    why = "it is no longer on its host"
+    if record.action in (ActionName.REBOOT, ActionName.RESIZE):
+        raise Skipped(why)
+    raise Gone(why)
+
+
+def _after_restart(drain: StoredDrain) -> StoredDrain:
+    """Returns a drain whose action that had begun may have gone on without this agent."""
+    if drain.record.ended_at is not None:
+        return drain
+    begun = (DrainState.ASKED, DrainState.TOLD)
+    places = (
+        attrs.evolve(one, item=attrs.evolve(one.item, state=DrainState.ACTING))
+        if one.item.state in begun
+        else one
+        for one in drain.places
+    )
+    return StoredDrain(drain.record, tuple(places))

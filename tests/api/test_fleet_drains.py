@@ -1,0 +1,145 @@
+"""`hbtrio ctl drain` at an agent: its hosts' instances, its restart, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.fsm.drain import DrainItem, DrainRules
+from hbtrio.fsm.drain_table import DrainState
+from hbtrio.nursery.agent.fleet_drains import FleetDrains
+from support.control_socket import Ctl, call
+from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
+from support.fake_processes import FakeRun
+from support.fleet_world import FleetWorld, fleet_world
+from support.host_world import ScriptedGuest
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+MIGRATE = ("drain", "--action", "live-migrate", "compute-0")
+
+
+@asynccontextmanager
+async def drained_fleet(folder: Path) -> AsyncIterator[tuple[FleetWorld, list[ScriptedGuest]]]:
+    runs = {"migrate": FakeRun(delay_s=2.0)}
+    async with fleet_world(folder, actions=COMMANDS, runs=runs) as world:
+        guests = [world.host.guest(name=f"vm-{number}").appear() for number in (1, 2, 3)]
+        await world.host.sleep(3)
+        yield world, guests
+
+
+async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
+    with pytest.raises(UserError) as caught:
+        await call(path, *words)
+    return str(caught.value), caught.value.status
+
+
+async def test_a_host_is_drained_and_the_histories_name_the_drain(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[1].reply = rejects("primary")
+        called = await call(world.api.path, *MIGRATE, "--on-reject", "skip", "--parallel", "2")
+        assert called.status == ExitStatus.INCOMPLETE
+        assert called.lines[-2:] == [
+            "drain: incomplete: 2 done, 1 skipped",
+            "  vm-2 on compute-0: skipped (rejected: primary)",
+        ]
+        assert "vm-2: asked before: reject: primary" in called.lines
+        assert len(world.host.processes.started) == 2
+        for guest in (guests[0], guests[2]):
+            assert heard(guest)[-1] == "notice live_migrate_end"
+        entries = [one.entry for one in await world.agent.store.history()]
+        (done, *_) = [one for one in entries if one.reason == "live-migrate: done"]
+        assert done.who.startswith("drain d")
+
+
+async def test_one_that_rejects_is_asked_again(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[0].reply = rejects(until_s=60.0)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await world.host.sleep(15)
+        assert states(run) == ["rejected", "done", "done"]
+        assert await over(run) == "drained"
+
+
+async def test_cancelled_what_has_begun_comes_to_its_end(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, _):
+        left = Ctl()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.run, world.api.path, *MIGRATE)
+            await world.host.sleep(1)
+            cancelled = await call(world.api.path, "drain", "--cancel", "--json")
+            assert json.loads(cancelled.text)["phase"] == "cancelled"
+        assert left.status == ExitStatus.ABORTED
+        (run,) = world.agent.drains.runs.last
+        assert states(run) == ["done", "cancelled", "cancelled"]
+
+
+async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, _):
+        await world.cut()
+        run = world.agent.drains.start(
+            plan(hosts=("compute-0",), rules=DrainRules(retry_for_s=45.0, parallel=3)), "uid 0"
+        )
+        assert await over(run) == "incomplete"
+        assert states(run) == ["skipped"] * 3
+        assert "has no link to this agent" in next(iter(run.machine.items.values())).reason
+
+
+async def test_what_an_agent_refuses(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, _):
+        for words, reason in (
+            (MIGRATE[:3], "name the hosts: an agent has many"),
+            ((*MIGRATE[:3], "compute-9"), "no host compute-9"),
+            ((*MIGRATE, "--ignore-hold"), "an agent can't ignore holds"),
+            ((*MIGRATE, "--", "true"), "an agent takes no command"),
+        ):
+            fault, status = await fault_of(world.api.path, *words)
+            assert reason in fault
+            assert status == ExitStatus.FAILED
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        assert "compute-0 is being drained since" in (await fault_of(world.api.path, *MIGRATE))[0]
+        assert await over(run) == "drained"
+
+
+async def test_a_restart_of_the_agent_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        agent = world.agent
+        run = agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        assert await over(run) == "drained"
+        await world.host.sleep(1)
+        (stored,) = await agent.store.drains()
+        assert stored.record == run.record
+        # As a kill in the middle leaves it: one is done, one had begun, one waits.
+        begun = [DrainState.DONE, DrainState.ASKED, DrainState.WAITING]
+        places = tuple(
+            attrs.evolve(one, item=DrainItem(one.item.uuid, state, ask_at=0.0))
+            for one, state in zip(stored.places, begun, strict=True)
+        )
+        record = attrs.evolve(stored.record, ended_at=None)
+        await agent.store.keep_drains([record], places)
+        before = len(world.host.processes.started)
+        async with trio.open_nursery() as nursery:
+            next_run = FleetDrains(
+                nursery,
+                agent.supervisor,
+                agent.fleet,
+                agent.actions,
+                agent.rounds,
+                agent.store,
+                agent.wall_clock,
+            )
+            await next_run.load()
+            (resumed,) = next_run.runs.last
+            assert await over(resumed) == "incomplete"
+            assert states(resumed) == ["done", "failed", "done"]
+            nursery.cancel_scope.cancel()
+        started = [one.argv[1] for one in world.host.processes.started[before:]]
+        assert started == [guests[2].uuid]
+        assert world.host.host.supervisor.crashes == 0
