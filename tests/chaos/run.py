@@ -54,7 +54,7 @@ async def run(schedule: Schedule, kept: Path, users: Users = usual_users) -> Non
         schedule: what happens.
         kept: the directory for what is kept, which exists: the schedule, observations, lateness,
             events, logs and stores of all daemons.
-        users: want something of its VMs.
+        users: want something of its VMs; the run is not over before they return.
     """
     (kept / "schedule.faults").write_text(to_text(schedule))
     clock = RunClock()
@@ -96,16 +96,23 @@ async def _go_through(
     fleet.say("runner", "all is up; the schedule begins")
     fleet.records.clock.begin()
     footprints = Footprints(fleet)
-    nursery.start_soon(users, fleet)
+    satisfied = trio.Event()
+    nursery.start_soon(_satisfy, users, fleet, satisfied)
     nursery.start_soon(_say_faults, schedule, fleet)
     nursery.start_soon(footprints.watch)
     async with trio.open_nursery() as strikers:
         strikers.start_soon(RealStrikes(fleet, schedule).run)
         await trio.sleep(60 * schedule.minutes)
+        await satisfied.wait()  # on a busy machine they may take longer
         strikers.cancel_scope.cancel()
     footprints.look()
     for status in statuses(fleet):
         fleet.records.observe(status)
+
+
+async def _satisfy(users: Users, fleet: ChaosFleet, satisfied: trio.Event) -> None:
+    await users(fleet)
+    satisfied.set()
 
 
 async def _say_faults(schedule: Schedule, fleet: ChaosFleet) -> None:
