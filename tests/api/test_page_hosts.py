@@ -157,3 +157,15 @@ async def test_axe_finds_nothing_in_warnings_and_questions(tmp_path: Path) -> No
             return found + axe_faults(page)
 
         assert await on.tab.do(faults) == []
+
+
+async def test_an_instance_on_hold_comes_first_with_who_and_why(tmp_path: Path) -> None:
+    async with open_page(tmp_path) as seen:
+        await seen.world.agent.holds.hold(VMS[2], 3600, "disk swap", "operator Kim")
+
+        def shown(page: Page) -> None:
+            warnings = page.locator("#alerts li")
+            expect(warnings.first).to_contain_text("1 instances are on hold")
+            expect(page.locator("body")).to_contain_text("by operator Kim: disk swap")
+
+        await seen.tab.do(shown)

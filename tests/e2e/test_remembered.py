@@ -81,3 +81,28 @@ async def test_systemd_names_the_state_directory(
         await until((home / "first" / "host.db").exists)
         await until(lambda: serves("host", home))
     assert (home / "first" / "host.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_hold_outlives_the_host_and_is_decided_anew_at_its_end() -> None:
+    async with open_scene() as scene:
+        state = scene.directory / "state"
+        state.mkdir(mode=0o700)
+        scene.settings["state_dir"] = str(state)
+        scene.settings["corrective-commands"] = {"reboot": ["/bin/true", "{uuid}"]}
+        host = await scene.start_host()
+        vm = await boot(scene, "held")
+        reason = ("--for", "1h", "--reason", "disk swap")
+        held = await hbtrio("ctl", "--url", scene.url, "hold", vm.uuid, *reason)
+        assert held.status == 0
+        assert "NOT STORED" not in "\n".join(held.out)
+        await host.kill()
+        since = scene.events.end
+        await scene.start_host()
+        assert vm.daemon is not None
+        vm.daemon.freeze()
+        await scene.events.wait_for(event("not-acted", vm), within_s=SOON_S, since=since)
+        status = "\n".join((await hbtrio("ctl", "--url", scene.url, "status")).out)
+        assert "disk swap" in status
+        assert "corrective" not in {line["kind"] for line in scene.events.since(since)}
+        await hbtrio("ctl", "--url", scene.url, "unhold", vm.uuid)
+        await scene.events.wait_for(event("corrective", vm), within_s=SOON_S, since=since)

@@ -6,10 +6,11 @@
  * @param {string} notActed why nothing is done about it at present
  * @param {string} action the operator's action in progress
  */
-export function factsOf({ line, host, owner }, details, notActed, action) {
+export function factsOf({ line, host, owner, hold }, details, notActed, action) {
   const windows = Object.entries(line.windows_s ?? {}).map(([kind, seconds]) => `${kind} ${seconds} s`);
   const domain = line.domain?.name ?? line.domain;
   return [
+    ["Hold", hold],
     ["Host", host],
     ["Health", [line.health, line.health_reason].filter(Boolean).join(": ")],
     ["Not acted", notActed],

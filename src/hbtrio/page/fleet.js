@@ -9,6 +9,10 @@ function windowOf({ kind, event, window, remaining_s }, lengths) {
   return { text: `${kind} ${event}`, total: lengths?.[window], ends: performance.now() + 1000 * remaining_s };
 }
 
+/** Until when an instance is on hold, by whom and why; "" if it is not. */
+const holdOf = ({ hold }) =>
+  hold ? `on hold until ${new Date(hold.until).toLocaleString()} by ${hold.who}: ${hold.reason}` : "";
+
 /** An instance as the page shows it, whichever daemon describes it. */
 function instanceOf(line, hostname) {
   const kind = kindOf(line);
@@ -25,7 +29,8 @@ function instanceOf(line, hostname) {
     label: line.name || domain || line.uuid.slice(0, 8),
     kind,
     level: levelOf(kind),
-    reason: (kind === "ill" && line.health_reason) || line.why || "",
+    hold: holdOf(line),
+    reason: [holdOf(line), (kind === "ill" && line.health_reason) || line.why].filter(Boolean).join("; "),
     notActed: line.not_acted ?? "",
     owner: line.owner ?? "",
     windows,
@@ -92,10 +97,10 @@ export class Fleet {
     return this._byName.map((uuid) => this.instances.get(uuid));
   }
 
-  /** All instances, the worst first, those of a kind by name. */
+  /** All instances: those on hold, then the worst first, those of a kind by name. */
   worstFirst() {
-    const levels = KINDS.map(() => []);
-    for (const one of this.byName()) levels[one.level].push(one);
+    const levels = [[], ...KINDS.map(() => [])];
+    for (const one of this.byName()) levels[one.hold ? 0 : one.level + 1].push(one);
     return levels.flat();
   }
 

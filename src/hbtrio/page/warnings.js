@@ -8,7 +8,8 @@
  */
 export function warningsOf(fleet) {
   const found = fleet.isAgent ? ofAgent(fleet) : ofHost(fleet.daemon);
-  return found.sort((a, b) => Number(b.grave) - Number(a.grave));
+  const held = ({ key }) => Number(key === "hold");
+  return found.sort((a, b) => held(b) - held(a) || Number(b.grave) - Number(a.grave));
 }
 
 const warning = (key, grave, text, more = {}) => ({ key, grave, text, ...more });
@@ -17,6 +18,10 @@ function ofAgent({ daemon, hosts }) {
   const found = ofFiles(daemon.files);
   if (daemon.store_fault) found.push(warning("store", true, `The store can't be written: ${daemon.store_fault}`));
   if (daemon.store_files_fault) found.push(warning("store-files", true, `The store's files: ${daemon.store_files_fault}`));
+  if (daemon.on_hold) {
+    const text = `${daemon.on_hold} instances are on hold: their alarms stay here`;
+    found.push(warning("hold", false, text));
+  }
   if (daemon.delivery && !daemon.delivery.reachable) {
     found.push(warning("vim", true, `The VIM can't be reached: ${daemon.delivery.fault}`));
   }
@@ -43,6 +48,7 @@ function ofAgentsHost(host) {
 function ofHost(host) {
   const found = ofFiles(host.files);
   const add = (key, grave, text) => found.push(warning(key, grave, text));
+  if (host.on_hold) add("hold", false, `${host.on_hold} instances are on hold: nothing is done to them`);
   if (host.brake_closed) {
     add("brake", true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl brake release");
   }
