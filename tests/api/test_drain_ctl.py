@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from hbtrio.errors import ExitStatus, UserError
 from support.control_socket import Ctl, Served, call, served
-from support.drain_cases import drained_host, rejects
+from support.drain_cases import drained_host, plan, rejects
 from support.host_world import HostWorld, ScriptedGuest, stay_silent
 from support.memory_store import MemoryStore, memory_store
 
@@ -161,3 +161,17 @@ async def test_faults_of_the_request(world: World) -> None:
         for path in ("/v1/drains/d0", "/v1/drains/d0/progress"):
             assert (await client.get(path)).status_code == 404
         assert (await client.post("/v1/drains/d0/cancel")).status_code == 404
+
+
+async def test_metrics_while_a_drain_is_in_progress(world: World) -> None:
+    host, guests, api = world
+    guests[0].reply = rejects()
+    async with api.client() as client:
+        assert "drain" not in (await client.get("/metrics")).text
+        host.host.drains.start(plan(), "uid 0")
+        await host.sleep(20)
+        lines = (await client.get("/metrics")).text.splitlines()
+    assert 'hbtrio_host_drain_instances{state="done"} 2.0' in lines
+    assert 'hbtrio_host_drain_instances{state="rejected"} 1.0' in lines
+    (stuck,) = [line for line in lines if line.startswith("hbtrio_host_drain_stuck_seconds ")]
+    assert 0 < float(stuck.split()[1]) < 20

@@ -25,9 +25,11 @@ from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.config.host import AgentLinkSettings, LibvirtSettings
 from hbtrio.config.observe import ObserveSettings
+from hbtrio.nursery.drains import DrainPlan
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.notify_command import NotifyCommand
+from hbtrio.wire.vocabulary import ActionName
 from support.agent_world import agent_world
 from support.fake_processes import FakeProcesses
 from support.host_world import host_world
@@ -76,10 +78,15 @@ async def exposed(tmp_path: Path) -> AsyncIterator[str]:
             await world.heartbeating()
             world.host.events = EventsFile(str(tmp_path / "events"))
             world.host.notifier = notifier()
+            drained = DrainPlan(action=ActionName.STOP, command=("true",))
+            world.host.drains.start(drained, "uid 0")
             host = (await host_metrics(world.host)).decode()
             world.host.events.close()
     async with agent_world(tmp_path) as agent:
         await agent.bound_host(host=ScriptedHost())
+        (bound,) = agent.agent.fleet.hosts.values()
+        drained = DrainPlan(action=ActionName.STOP, hosts=(bound.hostname,))
+        agent.agent.drains.start(drained, "operator")
         telling = attrs.evolve(agent.agent, notifier=notifier())
         yield host + agent_metrics(telling, trio.current_time()).decode()
 

@@ -13,6 +13,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 import hbtrio
+from hbtrio.api.drain_metrics import drain_families
 from hbtrio.api.fleet_status import host_names, link_of
 from hbtrio.api.groups import group_metrics
 from hbtrio.api.metrics import (
@@ -87,6 +88,7 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
         "Refused connections of hosts.",
         value=agent.links.refused.count,
     )
+    yield from drain_families("hbtrio_agent", agent.drains.runs)
     yield from notification_families("hbtrio_agent", agent.notifier)
     yield from certificate_families("hbtrio_agent", agent.files, "a linked host or the VIM")
     if agent.delivery is not None:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 
 import hbtrio
+from hbtrio.api.drain_metrics import drain_families
 from hbtrio.api.groups import group_metrics
 from hbtrio.api.instance_series import instance_series
 from hbtrio.api.metrics import (
@@ -249,6 +250,7 @@ def _of_daemon(host: Host) -> Iterator[Metric]:
     if host.events is not None:
         fault = host.events.fault
         yield _flag("hbtrio_host_events_file_failing", "events can't be written", fault is not None)
+    yield from drain_families("hbtrio_host", host.drains.runs)
     yield from notification_families("hbtrio_host", host.notifier)
     yield from certificate_families("hbtrio_host", host.files, "the agent")
 

@@ -1,0 +1,38 @@
+"""The metrics of drains in progress, of a host or an agent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from hbtrio.nursery.drains import Drains
+
+
+def drain_families(prefix: str, drains: Drains) -> Iterator[Metric]:
+    """Makes the metrics; there are none while no drain is in progress.
+
+    Args:
+        prefix: the daemon's: ``hbtrio_host``.
+        drains: the daemon's.
+    """
+    runs = list(drains.in_progress)
+    if not runs:
+        return
+    instances = GaugeMetricFamily(
+        f"{prefix}_drain_instances",
+        "Instances of the drains in progress, by state.",
+        labels=["state"],
+    )
+    counts: Counter[str] = Counter()
+    for run in runs:
+        counts.update(run.counts())
+    for state, number in sorted(counts.items()):
+        instances.add_metric([state], number)
+    yield instances
+    yield GaugeMetricFamily(
+        f"{prefix}_drain_stuck_seconds",
+        "For how long no instance of a drain has changed its state; of several the longest.",
+        value=max(run.stuck_s for run in runs),
+    )
