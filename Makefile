@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos docs site format clean
+.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos breaks docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -126,6 +126,13 @@ chaos: $(VENV)/.installed-test
 soak-sim: ## simulated fleets in which everything goes wrong, resumable; SEEDS=N or A-B
 soak-sim: $(VENV)/.installed-test
 	$(BIN)/hbtrio simulate --seeds $(SEEDS) --report build/simulation
+
+# Each of the patches in tests/simulate/breaks, until a seed finds what it breaks; goes on where it was.
+# BREAKS=NAME for one.
+BREAKS ?=
+breaks: ## corrected faults put back one at a time: which simulated seed finds each; BREAKS=NAME
+breaks: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m support.breaks $(BREAKS)
 
 docs: ## diagrams, manual pages, completions and lists again from the code
 docs: $(VENV)/.installed-test

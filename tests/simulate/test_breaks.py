@@ -1,0 +1,69 @@
+"""Faults put back one at a time: each patch applies, and the simulator finds what it breaks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hbtrio.simulate.invariants.every import INVARIANTS
+from hbtrio.simulate.run import run_schedule
+from hbtrio.simulate.schedule import Schedule
+from support.breaks import MOST_SEEDS, ROOT, Break, breaks, violated
+
+BREAKS = breaks()
+BY_NAME = {each.name: each for each in BREAKS}
+
+#: Those that `make test` looks for; nearly every seed shows these. `make breaks` does for all.
+SAMPLE = ("reject-does-not-end-action", "response-left-open")
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(BREAKS) >= 15
+
+
+#: The invariants that no break violates yet; `history-agrees` is violated beside `decided-once`.
+UNTRIED = {"healthy-not-lost", "history-agrees", "hung-reported", "no-crash", "nothing-stale"}
+
+
+def test_an_invariant_bites_or_is_known_to_be_untried() -> None:
+    """One that is violated by no break may be one that never is."""
+    tried = {each.invariant for each in BREAKS}
+    assert tried | UNTRIED == {one.name for one in INVARIANTS}
+    assert not tried & UNTRIED
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a copy of the sources."""
+    directory = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "src", directory / "src")
+    return directory
+
+
+@pytest.mark.parametrize("each", BREAKS, ids=[each.name for each in BREAKS])
+def test_a_patch_applies(each: Break, copy: Path) -> None:
+    each.apply(copy, "--check")
+
+
+def test_the_documentation_has_each_of_them_with_what_finds_it() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    _, _, table = page.partition("| break | invariant | found by seed |\n| --- | --- | --- |\n")
+    rows, _, _ = table.partition("\n\n")
+    assert sorted(rows.splitlines()) == sorted(each.row for each in BREAKS)
+    assert all(1 <= each.seed <= MOST_SEEDS for each in BREAKS)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_seed_of_a_break_finds_it(name: str, tmp_path: Path) -> None:
+    each = BY_NAME[name]
+    source = each.put_back(tmp_path)
+    found = violated(source, f"{each.seed}-{each.seed}", tmp_path / "report")
+    assert each.invariant in found[each.seed]
+
+
+@pytest.mark.parametrize("seed", sorted({BY_NAME[name].seed for name in SAMPLE}))
+def test_the_same_seed_finds_nothing_without_the_break(seed: int) -> None:
+    schedule = Schedule(seed=seed, minutes=8.0, vms=4, hosts=2).drawn()
+    assert run_schedule(schedule).violations == ()
