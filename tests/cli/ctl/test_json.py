@@ -22,8 +22,8 @@ from support.memory_store import memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-#: That of `status --watch`, see test_live.py.
-_ELSEWHERE = {"watch"}
+#: That of `status --watch` is in test_live.py, that of `notify-all` in test_announcement.py.
+_ELSEWHERE = {"watch", "notify-all"}
 
 #: What is done at a host, with the keys of each line.
 _AT_A_HOST: dict[str, tuple[tuple[str, ...], list[set[str]]]] = {
