@@ -70,8 +70,11 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(*, agent: bool = False) -> AsyncIterator[Watched]:
-    """A host that runs no corrective commands, its page, and an agent if it is wanted."""
+async def watched(*, agent: bool = False, **settings: Any) -> AsyncIterator[Watched]:
+    """A host that runs no corrective commands, its page, and an agent if it is wanted.
+
+    ``settings`` are further tables of the host's configuration.
+    """
     ports = free_port(), free_port()
     async with (
         open_browser() as browser,
@@ -87,6 +90,7 @@ async def watched(*, agent: bool = False) -> AsyncIterator[Watched]:
             "corrective-commands": {},
             "state_dir": str(state),
             "observe": {"listen": f"tcp:127.0.0.1:{ports[0]}"},
+            **settings,
         }
         daemon = None
         if agent:
@@ -162,7 +166,8 @@ async def see(tab: Tab, guest: LabGuest, label: str, within_ms: float = SOON_S *
 
 
 async def test_a_loss_is_on_screen_within_a_second_and_read_out() -> None:
-    async with watched() as all_of:
+    group = {"members": ["*"], "max_unavailable": 1}
+    async with watched(groups={"all": group}) as all_of:
         scene = all_of.scene
         web, db = await heartbeating(scene, "web"), await heartbeating(scene, "db")
         tab = await all_of.browser.tab(all_of.host_url)
@@ -179,6 +184,8 @@ async def test_a_loss_is_on_screen_within_a_second_and_read_out() -> None:
             expect(first.locator("td").first).to_have_text("lost")
             expect(first.locator("th")).to_have_text("db")
             expect(page.locator("#events li").first).to_contain_text("db")
+            words = f"{db.uuid} is lost, at most 1 of 2 may be unavailable"
+            expect(page.get_by_text(f"Group all: {words}")).to_be_visible(timeout=SOON_S * 1000)
             page.get_by_role("button", name="1 lost").click()
             expect(page.locator("#rows tr")).to_have_count(1)
             expect(page.locator(f"#cell-{web.uuid}")).to_be_hidden()

@@ -51,6 +51,7 @@ export class Fleet {
     this.daemon = null;
     this.isAgent = false;
     this.actions = {};
+    this.groups = [];
     this._byName = null;
   }
 
@@ -59,6 +60,7 @@ export class Fleet {
     this.isAgent = "agent" in status;
     this.daemon = this.isAgent ? status.agent : status.host;
     this.actions = this.daemon.actions ?? {};
+    this.groups = status.groups ?? [];
     this.hosts = new Map((status.hosts ?? [status.host]).map((host) => [host.hostname, host]));
     const changed = new Set();
     const present = new Set();

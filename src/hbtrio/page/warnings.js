@@ -7,7 +7,7 @@
  * agent can do something, `act` and `hostname`.
  */
 export function warningsOf(fleet) {
-  const found = fleet.isAgent ? ofAgent(fleet) : ofHost(fleet.daemon);
+  const found = [...(fleet.isAgent ? ofAgent(fleet) : ofHost(fleet.daemon)), ...ofGroups(fleet.groups)];
   const held = ({ key }) => Number(key === "hold");
   return found.sort((a, b) => held(b) - held(a) || Number(b.grave) - Number(a.grave));
 }
@@ -59,6 +59,20 @@ function ofHost(host) {
   if (host.events_fault) add("events", true, `Events can't be written: ${host.events_fault.why}`);
   if (host.crashes) add("crashes", false, `${host.crashes} internal failures; the host's log has them`);
   return found;
+}
+
+/** Who of a group is named; the others are counted. */
+const NAMED = 5;
+
+// A group with nobody unavailable has no warning; with more than its rule permits it is grave.
+function ofGroups(groups) {
+  return groups.flatMap(({ name, rule, members, available, max_unavailable, unavailable }) => {
+    if (!unavailable.length) return [];
+    const named = unavailable.slice(0, NAMED).map((one) => `${one.name} ${one.state}`);
+    if (unavailable.length > NAMED) named.push(`${unavailable.length - NAMED} more`);
+    const grave = members.length - available > max_unavailable;
+    return [warning(`group ${name} ${grave}`, grave, `Group ${name}: ${named.join(", ")}, ${rule}`)];
+  });
 }
 
 // A certificate has one warning at most, which names it.

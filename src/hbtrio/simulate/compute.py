@@ -10,6 +10,7 @@ from typing import Any, Final
 import trio
 
 from hbtrio.api.control import ControlAccess
+from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import (
     ActionCommands,
     AgentLinkSettings,
@@ -35,6 +36,7 @@ from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import (
     CommandBegan,
     CommandEnded,
+    Grouped,
     Purpose,
 )
 from hbtrio.simulate.places import (
@@ -62,6 +64,14 @@ CHANNEL_DIR: Final = "/vms"
 #: Seconds that a command takes, and the share of commands that fail.
 _COMMAND_S: Final = (0.5, 2.0, 6.0)
 _FAILS: Final = 0.2
+
+#: Drawn for each host: no group, or one of all its instances.
+_GROUPS: Final[tuple[GroupSettings | None, ...]] = (
+    None,
+    GroupSettings(members=("*",), max_unavailable=1, max_delay_s=30.0),
+    GroupSettings(members=("*",), max_unavailable=1),
+    GroupSettings(members=("*",), max_unavailable=2),
+)
 
 _FILE: Final = "host.toml"
 
@@ -105,6 +115,9 @@ class ComputeHost:
         self._instances = instances
         self._names = names
         self._has_agent = has_agent
+        draw = stage.timeline.random(f"groups of {name}")
+        #: How many of its instances may be unavailable at once, and how long a command waits.
+        self._group = draw.choice(_GROUPS)
         self._directory = SimulatedDirectory()
         self._ports: dict[str, VirtioPort] = {}
         self._random = stage.timeline.random(f"commands of {name}")
@@ -189,6 +202,9 @@ class ComputeHost:
             run_guard=GuardTicks(process).run,
             new_id=partial(draw.getrandbits, MAX_ID.bit_length()),
         )
+        if (group := self._group) is not None and isinstance(group.max_unavailable, int):
+            most, delay_s = group.max_unavailable, group.max_delay_s
+            self._stage.observe(Grouped(timeline.now, self.name, most, delay_s))
         return partial(serve_host, self._config(), _FILE, world)
 
     def _config(self) -> HostConfig:
@@ -212,6 +228,7 @@ class ComputeHost:
                 timeout_s=60.0,
             ),
             agent=link,
+            groups={} if self._group is None else {"all": self._group},
         )
 
     def _moment(self) -> Moment:

@@ -15,6 +15,7 @@ from hbtrio.simulate.observations import (
     CommandEnded,
     Crashed,
     Decided,
+    Grouped,
     Leftover,
     Measured,
     Notified,
@@ -50,6 +51,8 @@ def words_of(observation: Observation) -> Words:
             return Words(who, f"over: {condition.value}")
         case Placed(instance=instance, host=host):
             return Words(instance, f"runs on {host}")
+        case Grouped(host=host, most=most):
+            return Words(host, f"at most {most} of its instances may be unavailable")
         case ProcessStarted(process=process):
             return Words(process, "started")
         case Crashed(process=process, error=error):

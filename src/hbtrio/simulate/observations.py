@@ -137,6 +137,21 @@ class Placed(Observation):
 
 
 @attrs.frozen
+class Grouped(Observation):
+    """A host starts with its instances in one group.
+
+    Args:
+        host: the host.
+        most: how many of them may be unavailable.
+        max_delay_s: how long a corrective action waits for the others at most.
+    """
+
+    host: str
+    most: int
+    max_delay_s: float
+
+
+@attrs.frozen
 class ProcessStarted(Observation):
     """A daemon was started."""
 

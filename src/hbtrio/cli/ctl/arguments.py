@@ -170,11 +170,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give up after S seconds, with status 1 (default %(default)s)",
     )
 
-    command(
+    watch = command(
         "watch",
         "show everything live on the whole terminal, until q",
         "as `status --watch --json`, which needs no terminal",
     )
+    watch.add_argument("--group", metavar="GROUP", help="only members of this group")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command(

@@ -17,7 +17,7 @@ from hbtrio.cli.ctl.instances import instance_of
 from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.past import show_events, show_history
 from hbtrio.cli.ctl.progress import JsonProgress, ProgressView, unwatched
-from hbtrio.cli.ctl.ranking import ALL, Selection
+from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.views import show_status
 from hbtrio.cli.ctl.watch import Watch
@@ -199,11 +199,12 @@ class Session:
         await live.run()
 
     async def _board(self) -> int:
+        group = self._options.group or ""
         if self._options.json:
-            await self._keep_showing(ALL, _EVERY_S)
+            await self._keep_showing(Selection(group=group), _EVERY_S)
         from hbtrio.cli.ctl.board.app import watch_board
 
-        return await watch_board(self._client)
+        return await watch_board(self._client, group)
 
     def _progress(self, whole: str = "") -> ProgressView:
         view = JsonProgress if self._options.json else ProgressView

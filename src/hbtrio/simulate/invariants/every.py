@@ -11,6 +11,7 @@ from hbtrio.simulate.invariants.acting import (
     LostCorrected,
     OneOwner,
 )
+from hbtrio.simulate.invariants.groups import GroupKept
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
 from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
 from hbtrio.simulate.invariants.processes import (
@@ -41,6 +42,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     OneOwner,
     CommandRetried,
     LostCorrected,
+    GroupKept,
     NothingStale,
     HistoryAgrees,
     NothingOutlives,

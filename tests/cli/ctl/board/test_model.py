@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from hbtrio.cli.ctl.board.model import EVENTS, FILTER, Board
 from hbtrio.cli.ctl.board.rows import ORDERS
 from hbtrio.cli.ctl.feed import Away, Seen, SeenOne
-from hbtrio.wire.operator import RoundEntry
+from hbtrio.errors import UserError
+from hbtrio.wire.operator import GroupLine, MemberLine, RoundEntry
 from support.board_cases import (
     board_of,
     fleet_status,
@@ -245,3 +246,23 @@ def test_any_keys(keys: list[str]) -> None:
     assert board.place is None or board.shown[board.place].uuid == board.chosen
     top = board.scrolled(3).top
     assert 0 <= top <= max(0, len(board.shown) - 3)
+
+
+def test_only_members_of_a_group_and_its_line_above() -> None:
+    status = host_status(instance(1), instance(2, "lost"), instance(3))
+    group = GroupLine(
+        name="db",
+        rule="at most 1 of 2 may be unavailable",
+        members=(uuid_at(1), uuid_at(2)),
+        available=1,
+        max_unavailable=1,
+        allowed_now=0,
+        unavailable=(MemberLine(uuid=uuid_at(2), name="db-2", state="is lost"),),
+    )
+    with_group = replace(status, groups=(group,))
+    board = Board("unix:/x", "db").learned(Seen(with_group, 100.0))
+    assert [row.uuid for row in board.shown] == [uuid_at(2), uuid_at(1)]
+    words = "group db: db-2 is lost, at most 1 of 2 may be unavailable"
+    assert (words, "warn") in board.head
+    with pytest.raises(UserError, match="no group db"):
+        Board("unix:/x", "db").learned(Seen(status, 100.0))

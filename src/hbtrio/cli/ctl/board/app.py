@@ -35,12 +35,13 @@ class BoardApp:
     Args:
         client: of the host or agent.
         terminal: where it is shown.
+        group: only its members are shown; "" for all instances.
     """
 
-    def __init__(self, client: CtlClient, terminal: Terminal) -> None:
+    def __init__(self, client: CtlClient, terminal: Terminal, group: str = "") -> None:
         self._feed = Feed(client, recent=RECENT)
         self._terminal = terminal
-        self._board = Board(client.address.text)
+        self._board = Board(client.address.text, group)
         self._page = 1
         self._changed = trio.Event()
         self._status: int = ExitStatus.DONE
@@ -110,8 +111,12 @@ class BoardApp:
                 self._changed.set()
 
 
-async def watch_board(client: CtlClient) -> int:
+async def watch_board(client: CtlClient, group: str) -> int:
     """Shows the board on the terminal of standard output; returns the exit status.
+
+    Args:
+        client: of the host or agent.
+        group: only its members are shown; "" for all instances.
 
     Raises:
         UserError: that is no terminal, or the daemon can't be reached at the very first.
@@ -122,4 +127,4 @@ async def watch_board(client: CtlClient) -> int:
     path, encoding = os.ttyname(sys.stdout.fileno()), sys.stdout.encoding.lower()
     colour = not os.environ.get("NO_COLOR")
     with full_screen(path, colour=colour, encoding=encoding) as terminal:
-        return await BoardApp(client, terminal).run()
+        return await BoardApp(client, terminal, group).run()

@@ -9,6 +9,8 @@ import attrs
 from hbtrio.cli.ctl.board.rows import ORDERS, Row, Window, in_order, row_of
 from hbtrio.cli.ctl.feed import Away, Happened, News, Seen, SeenOne
 from hbtrio.cli.ctl.fleet import fleet_lines
+from hbtrio.cli.ctl.groups import group_notes
+from hbtrio.cli.ctl.ranking import members_of
 from hbtrio.cli.ctl.views import host_lines
 from hbtrio.text import printable
 from hbtrio.wire.operator import AnyEventLine, FleetStatus
@@ -41,8 +43,10 @@ class Board:
     Args:
         source: the daemon's address.
         head: lines about the daemon, with their colours.
+        group: only its members are shown; "" for all instances.
         fleet: whether it is an agent's.
         rows: all instances by uuid.
+        members: who is in the group; None without one.
         shown: those that pass the filter, in order.
         actions: actions in progress, by uuid.
         events: the last events, the newest last.
@@ -58,9 +62,11 @@ class Board:
     """
 
     source: str
+    group: str = ""
     head: tuple[tuple[str, str], ...] = ()
     fleet: bool = False
     rows: dict[str, Row] = attrs.field(factory=dict)
+    members: frozenset[str] | None = None
     shown: tuple[Row, ...] = ()
     actions: dict[str, str] = attrs.field(factory=dict)
     events: tuple[AnyEventLine, ...] = ()
@@ -96,12 +102,17 @@ class Board:
                 else:
                     head = host_lines(status.host, status.instances)
                     actions = status.host.actions
+                members = members_of(self.group, status) if self.group else None
                 rows = {one.uuid: row_of(one, actions, at) for one in status.instances}
                 return attrs.evolve(
                     self,
-                    head=tuple((printable(text), colour) for text, colour in head),
+                    head=tuple(
+                        (printable(text), colour)
+                        for text, colour in (*head, *group_notes(status.groups))
+                    ),
                     fleet=fleet,
                     rows=rows,
+                    members=members,
                     actions=actions,
                     away="",
                 ).arranged()
@@ -119,7 +130,9 @@ class Board:
         shown = [
             row
             for row in self.rows.values()
-            if (row.needs_somebody or not self.unhealthy) and (not text or row.matches(text))
+            if (row.needs_somebody or not self.unhealthy)
+            and (not text or row.matches(text))
+            and (self.members is None or row.uuid in self.members)
         ]
         return attrs.evolve(self, shown=tuple(in_order(shown, self.order)))
 
