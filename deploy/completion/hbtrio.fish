@@ -117,6 +117,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l timeout -x -d 'give up a
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a watch -d 'Show everything live on the whole terminal, until q.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -l json -d 'as `status --watch --json`, which needs no terminal'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen, or many who would object.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l json -d 'write JSON, one object per line'

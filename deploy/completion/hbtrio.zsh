@@ -306,6 +306,7 @@ _shtab_hbtrio_ctl_wait_defaults_added=0
 _shtab_hbtrio_ctl_watch_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[as \`status --watch --json\`, which needs no terminal]"
+  "--group[only members of this group]:GROUP:"
 )
 
 # guard to ensure default positional specs are added only once per session
