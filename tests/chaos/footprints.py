@@ -22,6 +22,11 @@ WARM_S: Final = 20.0
 #: runs, and for links and channels that come again before the old ones are given up.
 MORE_DESCRIPTORS: Final = 24
 
+#: What each daemon has at least when it is warm. One that was started in a paused VM, or stopped
+#: while Python started, has less after any time.
+LEAST_DESCRIPTORS: Final = 16
+LEAST_MIB: Final = 32.0
+
 #: How much more memory it may have: Python's own, for what is done for the first time.
 MORE_MIB: Final = 16.0
 
@@ -41,6 +46,14 @@ class Footprint:
             OSError: the process is gone.
         """
         return cls(descriptors(pid), resident_mib(pid))
+
+    @property
+    def bound(self) -> Footprint:
+        """What a process may hold that has held this when it was warm."""
+        return Footprint(
+            max(self.descriptors, LEAST_DESCRIPTORS) + MORE_DESCRIPTORS,
+            round(max(self.mib, LEAST_MIB) + MORE_MIB, 1),
+        )
 
 
 class Footprints:
@@ -72,10 +85,9 @@ class Footprints:
                     held = Footprint.of(pid)
                 except (OSError, ValueError):
                     continue  # it ends just now
-                warm = self._warm.setdefault(pid, held)
-                most = warm.descriptors + MORE_DESCRIPTORS
-                self._observe(name, "descriptors", held.descriptors, most)
-                self._observe(name, "MiB", round(held.mib, 1), round(warm.mib + MORE_MIB, 1))
+                most = self._warm.setdefault(pid, held).bound
+                self._observe(name, "descriptors", held.descriptors, most.descriptors)
+                self._observe(name, "MiB", round(held.mib, 1), most.mib)
 
     def _observe(self, name: str, what: str, value: float, bound: float) -> None:
         self._records.observe(Measured(self._fleet.now(), name, what, value, bound))

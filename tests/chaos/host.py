@@ -100,7 +100,9 @@ class ChaosHost:
             "hostname": self.name,
             "state_dir": str(state),
             "corrective-commands": {},
-            "actions": {key: [str(act), word, "{uuid}"] for key, word in _ACTIONS.items()},
+            # As in a simulation: with the default, a command that hangs outlives the run.
+            "actions": {"timeout_s": 60}
+            | {key: [str(act), word, "{uuid}"] for key, word in _ACTIONS.items()},
         }
         if self.relay is None:
             settings["corrective-commands"] = {
