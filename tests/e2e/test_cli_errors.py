@@ -263,7 +263,7 @@ async def test_ctl(files: Path) -> None:
                 2,
                 ["status takes no command after -- (see hbtrio ctl status --help)"],
             ),
-            ("ctl vote", 2, ["…required: UUID, EVENT (see hbtrio ctl vote --help)"]),
+            ("ctl vote", 2, ["…required: EVENT (see hbtrio ctl vote --help)"]),
             (
                 f"ctl vote {UUID} resume",
                 2,
