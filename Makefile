@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos breaks docs site format clean
+.PHONY: run lab help deb rpm test test-simulated test-replay test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos breaks docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -38,6 +38,25 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --max-worker-restart=1
+
+# What was seen is printed with its counts.
+TEST_SEEDS ?= 40
+test-simulated: ## simulated fleets with the first TEST_SEEDS seeds; a violation fails
+test-simulated: $(VENV)/.installed-test
+	$(BIN)/hbtrio simulate --seeds $(TEST_SEEDS) --no-shrink
+
+# With 20 hash seeds, on each Python of PYTHONS that is there; their environments are in build/.
+PYTHONS ?= python3.11 python3.12 python3.13
+REPLAYS ?= 20
+REPLAYED ?= 3
+test-replay: ## the first REPLAYED=3 seeds REPLAYS=20 times each on each of PYTHONS: the same traces
+	for python in $(PYTHONS); do \
+		version=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || continue; \
+		echo "Python $$version"; bin=build/python-$$version/bin; \
+		$$python -m venv build/python-$$version && \
+		$$bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[simulate]' && \
+		$$bin/hbtrio simulate --seeds $(REPLAYED) --check-replay $(REPLAYS) || exit 1; \
+	done
 
 # What needs no processes, no machines and no real time; properties with fewer examples.
 test-fast: ## tests without processes, machines and real time

@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl notify-all' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --then --timeout --token-file --told --url --vms --watch --what --why --within
+set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --check-replay --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --then --timeout --token-file --told --url --vms --watch --what --why --within
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -228,7 +228,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l jobs -x -d 'seeds at onc
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l no-shrink -d 'leave the schedules that failed as they are'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l stop-at-failure -d 'run no further seed after one that failed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l trace -d 'print the events of a single seed'
-complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -d 'run each seed in two processes with different hash seeds, and compare the traces'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -x -d 'run each seed in N processes with different hash seeds, and compare the traces (default: 2)'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l every-step -xka "vote act migrate" -d 'run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l report -x -d 'write index.html, the results, and the schedules that failed to DIR; a campaign that was ended goes on where it was'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a check-config -d 'check a configuration file'

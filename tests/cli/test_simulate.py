@@ -97,6 +97,7 @@ def test_what_are_no_seeds(text: str) -> None:
         (["--jobs", "0"], "--jobs: must be at least 1"),
         (["--seeds", "a"], "--seeds: must be N or A-B, got a"),
         (["--trace"], "--trace: takes one seed, such as --seeds 1-1"),
+        (["--check-replay", "1"], "--check-replay: must be 2 to 1000"),
         (["--faults", "/no/such"], "/no/such: cannot be read: No such file or directory"),
     ],
 )
@@ -317,6 +318,9 @@ def test_the_same_traces_in_two_processes(
     assert simulate("--seeds", 3, "--check-replay") == ExitStatus.DONE
     assert capsys.readouterr().out.endswith("3 seeds run twice, 0 differ\n")
     assert len(set(hash_seeds)) == 2
+    assert simulate("--seeds", 3, "--check-replay", 20) == ExitStatus.DONE
+    assert capsys.readouterr().out.endswith("3 seeds run 20 times, 0 differ\n")
+    assert len(hash_seeds) == 22
 
 
 @pytest.mark.parametrize("digest", ["other", ""])

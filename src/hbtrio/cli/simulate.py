@@ -48,8 +48,8 @@ _MOST_SEEDS: Final = 10_000_000
 _MOST_MINUTES: Final = 100_000
 _MOST_MACHINES: Final = 1000
 
-#: Values of PYTHONHASHSEED with other orders of sets.
-_HASH_SEEDS: Final = ("1", "2")
+#: How often a seed is run again at most; each time the hash seed is another one.
+_MOST_REPLAYS: Final = 1000
 
 _REPORT_NAME: Final = "index.html"
 
@@ -85,8 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="print the events of a single seed")
     parser.add_argument(
         "--check-replay",
-        action="store_true",
-        help="run each seed in two processes with different hash seeds, and compare the traces",
+        type=int,
+        nargs="?",
+        const=2,
+        metavar="N",
+        help="run each seed in N processes with different hash seeds, and compare the traces "
+        "(default: 2)",
     )
     parser.add_argument(
         "--every-step",
@@ -115,7 +119,9 @@ def run(options: argparse.Namespace) -> int:
     plan = _plan(options)
     if options.trace:
         return _trace(plan)
-    if options.check_replay:
+    if options.check_replay is not None:
+        if not 2 <= options.check_replay <= _MOST_REPLAYS:
+            raise UserError(f"--check-replay: must be 2 to {_MOST_REPLAYS}")
         return _check_replay(options, plan)
     return _campaign(options, plan)
 
@@ -298,25 +304,22 @@ def _trace(plan: _Plan) -> int:
 
 def _check_replay(options: argparse.Namespace, plan: _Plan) -> int:
     with tempfile.TemporaryDirectory(prefix="hbtrio-replay-") as directory:
-        traces = []
-        for hash_seed in _HASH_SEEDS:
+        digests: dict[int, list[str]] = {seed: [] for seed in plan.seeds}
+        for hash_seed in map(str, range(1, options.check_replay + 1)):
             results = os.path.join(directory, hash_seed)
             _run_again(options, plan, results, hash_seed)
             with _results_file(results, plan.options) as file:
-                traces.append({result.seed: result for result in file.results})
-    first, second = traces
-    other = [seed for seed in plan.seeds if not _same(first[seed], second[seed])]
+                for result in file.results:
+                    digests[result.seed].append(result.digest)
+    other = {seed: found for seed, found in digests.items() if len({*found}) > 1 or "" in found}
     lines = [
-        f"seed {seed}: {first[seed].digest or 'no result'}, {second[seed].digest or 'no result'}"
-        for seed in other
+        f"seed {seed}: {', '.join(digest or 'no result' for digest in dict.fromkeys(found))}"
+        for seed, found in other.items()
     ]
-    lines.append(f"{len(plan.seeds)} seeds run twice, {len(other)} differ")
+    times = "twice" if options.check_replay == 2 else f"{options.check_replay} times"
+    lines.append(f"{len(plan.seeds)} seeds run {times}, {len(other)} differ")
     write_out("".join(f"{line}\n" for line in lines))
     return ExitStatus.FAILED if other else ExitStatus.DONE
-
-
-def _same(first: SeedResult, second: SeedResult) -> bool:
-    return bool(first.digest) and first.digest == second.digest
 
 
 def _run_again(options: argparse.Namespace, plan: _Plan, directory: str, hash_seed: str) -> None:
