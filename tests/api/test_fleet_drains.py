@@ -11,10 +11,13 @@ import attrs
 import pytest
 import trio
 
+from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.drain import DrainItem, DrainRules
 from hbtrio.fsm.drain_table import DrainState
+from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_drains import FleetDrains
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from support.control_socket import Ctl, call
 from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
 from support.fake_processes import FakeRun
@@ -33,6 +36,20 @@ async def drained_fleet(folder: Path) -> AsyncIterator[tuple[FleetWorld, list[Sc
         guests = [world.host.guest(name=f"vm-{number}").appear() for number in (1, 2, 3)]
         await world.host.sleep(3)
         yield world, guests
+
+
+def drains_of(agent: Agent, nursery: trio.Nursery, groups: FleetGroups) -> FleetDrains:
+    """The drains as another run of the agent has them."""
+    return FleetDrains(
+        nursery,
+        agent.supervisor,
+        agent.fleet,
+        agent.actions,
+        agent.rounds,
+        groups,
+        agent.store,
+        agent.wall_clock,
+    )
 
 
 async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
@@ -81,6 +98,16 @@ async def test_cancelled_what_has_begun_comes_to_its_end(tmp_path: Path) -> None
         assert states(run) == ["done", "cancelled", "cancelled"]
 
 
+async def test_members_of_a_group_come_far_from_each_other(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests), trio.open_nursery() as nursery:
+        settings = GroupSettings(members=(guests[0].uuid, guests[1].uuid), max_unavailable=1)
+        groups = FleetGroups({"db": settings}, world.agent.fleet)
+        drains = drains_of(world.agent, nursery, groups)
+        run = drains.start(plan(hosts=("compute-0",), by_group=True, is_dry=True), "uid 0")
+        assert list(run.places) == [guests[0].uuid, guests[2].uuid, guests[1].uuid]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> None:
     async with drained_fleet(tmp_path) as (world, _):
         await world.cut()
@@ -126,15 +153,7 @@ async def test_a_restart_of_the_agent_goes_on_and_repeats_nothing(tmp_path: Path
         await agent.store.keep_drains([record], places)
         before = len(world.host.processes.started)
         async with trio.open_nursery() as nursery:
-            next_run = FleetDrains(
-                nursery,
-                agent.supervisor,
-                agent.fleet,
-                agent.actions,
-                agent.rounds,
-                agent.store,
-                agent.wall_clock,
-            )
+            next_run = drains_of(agent, nursery, agent.groups)
             await next_run.load()
             (resumed,) = next_run.runs.last
             assert await over(resumed) == "incomplete"

@@ -136,6 +136,10 @@ class Groups:
         """Returns the groups of an instance."""
         return self._of.get(uuid, ())
 
+    def name_of(self, uuid: str) -> str:
+        """Returns the name of an instance's first group; "" if it has none."""
+        return next((group.name for group in self.groups_of(uuid)), "")
+
     def in_group(self, name: str) -> frozenset[str]:
         """Returns the members of a group.
 

@@ -295,7 +295,7 @@ async def open_agent(
                     wall_clock=wall_clock,
                 )
                 drains = FleetDrains(
-                    action_nursery, supervisor, fleet, actions, rounds, store, wall_clock
+                    action_nursery, supervisor, fleet, actions, rounds, groups, store, wall_clock
                 )
                 await drains.load()
                 action_nursery.start_soon(supervisor.keep, "drains", drains.write_forever)

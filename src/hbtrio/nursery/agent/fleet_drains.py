@@ -22,6 +22,7 @@ from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.drain_run import Blocked, DrainRun, Gone, Skipped
@@ -60,6 +61,7 @@ class FleetDrains:
         fleet: knows the hosts and their instances.
         actions: runs the actions.
         rounds: asks guests.
+        groups: the agent's groups, for the order.
         store: keeps the drains.
         wall_clock: the wall clock of the store.
     """
@@ -71,6 +73,7 @@ class FleetDrains:
         fleet: Fleet,
         actions: AgentActions,
         rounds: Rounds,
+        groups: FleetGroups,
         store: Store,
         wall_clock: Callable[[], datetime],
     ) -> None:
@@ -79,6 +82,7 @@ class FleetDrains:
         self._fleet = fleet
         self._actions = actions
         self._rounds = rounds
+        self._groups = groups
         self._store = store
         self._wall_clock = wall_clock
         self._records: dict[str, DrainRecord] = {}
@@ -119,7 +123,7 @@ class FleetDrains:
             for hostname in dict.fromkeys(plan.hosts)
             for uuid, name in self.present(hostname).items()
         ]
-        drain = StoredDrain(record, plan.ordered(places, lambda _: ""))
+        drain = StoredDrain(record, plan.ordered(places, self._groups.rule.name_of))
         return self.runs.begin(drain, is_dry=plan.is_dry)
 
     # -- the site -----------------------------------------------------------------------------

@@ -119,7 +119,8 @@ class HostDrains:
             for uuid, name in self.present(hostname).items()
         ]
         return self.runs.begin(
-            StoredDrain(record, plan.ordered(present, self._group_of)), is_dry=plan.is_dry
+            StoredDrain(record, plan.ordered(present, self._host.groups.rule.name_of)),
+            is_dry=plan.is_dry,
         )
 
     # -- what the host tells ------------------------------------------------------------------
@@ -258,9 +259,6 @@ class HostDrains:
             for uuid, channel in self._host.channels.items()
             if not channel.gone
         }
-
-    def _group_of(self, uuid: str) -> str:
-        return next((group.name for group in self._host.groups.rule.groups_of(uuid)), "")
 
     def _name(self, uuid: str, channel: Channel) -> str:
         domain = self._host.domains.of(uuid)

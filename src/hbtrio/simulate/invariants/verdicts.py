@@ -211,6 +211,9 @@ _ASKED_AGAIN: Final = Excuse(
 #: How long after a verdict the history has it, in seconds.
 RECORDED_S: Final = 5.0
 
+#: How long a store waits until it tries again to write, at most, in seconds.
+_RETRY_S: Final = 60.0
+
 
 class HistoryAgrees(Invariant):
     """The history says of each vote and notice what was answered, once."""
@@ -270,7 +273,10 @@ class HistoryAgrees(Invariant):
         if self._recorded[verdict.request]:
             return
         process = self._hosts.get(verdict.request, AGENT)
-        away = self.truth.held_since(self.truth.now_s - RECORDED_S, process, *_AGENT)
+        since_s = self.truth.now_s - RECORDED_S
+        away = self.truth.held_since(since_s, process, *_AGENT) or self.truth.held_since(
+            since_s - _RETRY_S, process, Condition.DISK_BAD
+        )
         died = process != AGENT and self.truth.started_s.get(process, 0.0) > verdict.at_s
         self.judge(
             f"{verdict.request}: the history has nothing about it",
