@@ -40,7 +40,6 @@ class Condition(StrEnum):
     VM_HUNG = "it hangs for good"
     VM_GONE = "it has no QEMU"
     STARVED = "its guest daemon has work and gets no processor"
-    REPORTING_OFF = "its reporting is off"
 
     # Of a process: a host's or the agent's daemon.
     STOPPED = "it is stopped"

@@ -113,6 +113,14 @@ class Truth:
                 return True
         return False
 
+    def held_at(self, at_s: float, who: str, *conditions: Condition) -> bool:
+        """Whether one of the conditions was so at ``at_s``, its ends included."""
+        return any(
+            span.began_s <= at_s and (span.over_s is None or at_s <= span.over_s)
+            for condition in conditions
+            for span in self._spans.get((condition, who), ())
+        )
+
     def began_s(self, who: str, *conditions: Condition) -> float | None:
         """When the first of the conditions that are so now began; None if none is."""
         spans = [spans[-1] for c in conditions if (spans := self._spans.get((c, who)))]

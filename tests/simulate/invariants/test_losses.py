@@ -73,6 +73,12 @@ HUNG = [*beating(), Began(20, C.VM_HUNG, "vm0")]
 HOST = "compute-0"
 
 
+def started_in(*condition: Observation) -> list[Observation]:
+    """A VM that hangs at 20 s, 2 s after its host was started."""
+    stream = [ProcessStarted(18, HOST), *beating(18.5), Began(20, C.VM_HUNG, "vm0"), *condition]
+    return sorted(stream, key=lambda one: one.at_s)
+
+
 @pytest.mark.parametrize(
     ("stream", "outcome"),
     [
@@ -88,8 +94,12 @@ HOST = "compute-0"
             [*beating(), reported(19, "stopped"), Began(20, C.VM_HUNG, "vm0")],
             "silent-before",
         ),
-        ([*during(1, 19.9, C.REPORTING_OFF), *beating(19.9), *HUNG[2:]], VIOLATED),
-        ([*HUNG, *during(21, 22, C.REPORTING_OFF)], "reporting-off"),
+        (started_in(*during(17, 21, C.LINK_DOWN, HOST)), "not-told"),
+        (started_in(*during(17, 19.9, C.LINK_DOWN, HOST)), VIOLATED),
+        (started_in(*during(19, 21, C.LINK_DOWN, HOST)), VIOLATED),
+        (started_in(*during(17, 21, C.LINK_DOWN, "compute-1")), VIOLATED),
+        (started_in(*during(17, 21, C.DOWN, "agent")), "not-told"),
+        (started_in(*during(17, 21, C.DISK_BAD, "agent")), VIOLATED),
         ([*HUNG, action(22)], "announced"),
         ([*HUNG, action(24.6)], VIOLATED),
         ([*HUNG, *during(21, 22, C.VM_PAUSED)], "frozen"),

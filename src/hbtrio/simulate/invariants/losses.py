@@ -9,6 +9,7 @@ from typing import Final
 from hbtrio.simulate.invariant import Bounds, Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
 from hbtrio.simulate.observations import (
+    AGENT,
     DISTURBANCES,
     Began,
     CommandBegan,
@@ -65,7 +66,9 @@ class HealthyNotLost(Invariant):
 
 
 _SILENT_BEFORE: Final = Excuse("silent-before", "it did not heartbeat when it hung")
-_NOT_REPORTED: Final = Excuse("reporting-off", "its reporting is off")
+_NOT_TOLD: Final = Excuse(
+    "not-told", "its host was started without a link, over which the agent says whether to report"
+)
 _FROZEN: Final = Excuse("frozen", "it was paused, saved or migrated as well, and libvirt says so")
 _LIBVIRT: Final = Excuse("libvirt-silent", "libvirt did not say that it runs")
 
@@ -74,7 +77,7 @@ class HungReported(Invariant):
     """A VM that hangs is reported within its bound, also across restarts of its host."""
 
     name = "hung-reported"
-    excuses = (_SILENT_BEFORE, _NOT_REPORTED, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY)
+    excuses = (_SILENT_BEFORE, _NOT_TOLD, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -112,11 +115,19 @@ class HungReported(Invariant):
         else:
             self.judge(
                 f"{instance} hangs since {hung_s:.3f} s, its loss was due at {due_s:.3f} s",
-                (_NOT_REPORTED, truth.held_since(hung_s, instance, Condition.REPORTING_OFF)),
+                (_NOT_TOLD, self._not_told(host, hung_s)),
                 (ANNOUNCED, bool(truth.actions(instance))),
                 (_FROZEN, truth.held_since(hung_s, instance, *FROZEN)),
                 (_LIBVIRT, truth.held_since(hung_s, host, Condition.LIBVIRT_SILENT)),
             )
+
+    def _not_told(self, host: str, hung_s: float) -> bool:
+        truth = self.truth
+        return any(
+            truth.held_at(truth.started_s.get(host, 0.0), who, *conditions)
+            and truth.held_since(hung_s, who, *conditions)
+            for who, conditions in ((host, (Condition.LINK_DOWN,)), (AGENT, AWAY))
+        )
 
 
 def loss_due_s(truth: Truth, bounds: Bounds, host: str, hung_s: float) -> float:
