@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
 from support.control_socket import call
 from support.ctl_cases import asked, fault_of, serving
 from support.fake_processes import HANGS
+from support.fleet_world import fleet_world
 from support.host_world import Reply, stay_silent
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -187,3 +189,37 @@ async def test_groups_are_counted_in_metrics() -> None:
             'hbtrio_host_group_max_unavailable{group="db"} 1.0',
             'hbtrio_host_group_max_unavailable{group="all"} 1.0',
         ]
+
+HOLD = ("--for", "1m", "--reason", "disk swap")
+
+
+async def test_a_group_is_put_on_hold_and_only_those_on_hold_come_off_it() -> None:
+    async with serving(groups=GROUPS) as (world, api):
+        one, two, three = await world.all_heartbeating(3)
+        held = await call(api.path, "hold", "--group", "db", *HOLD, "--json")
+        assert [json.loads(line)["uuid"] for line in held.lines] == [one.uuid, two.uuid]
+        await call(api.path, "hold", three.uuid, *HOLD)
+        await call(api.path, "unhold", one.uuid)
+        ended = await call(api.path, "unhold", "--group", "db", "--json")
+        assert [json.loads(line)["uuid"] for line in ended.lines] == [two.uuid]
+        assert [hold.uuid for hold in world.host.holds] == [three.uuid]
+        for words, fault in (
+            (("unhold", "--group", "db"), "no instance on hold in db"),
+            (("hold", "--group", "web", *HOLD), "no group web; `hbtrio ctl groups` lists them"),
+        ):
+            assert await fault_of(api.path, *words) == (fault, ExitStatus.FAILED)
+
+
+async def test_a_group_of_an_agent_is_put_on_hold_across_its_hosts(tmp_path: Path) -> None:
+    groups = {"db": GroupSettings(members=("00000001-*", "00000002-*"), max_unavailable=1)}
+    async with fleet_world(tmp_path, agent_groups=groups) as world:
+        one, two, _ = await world.host.all_heartbeating(3)
+        await world.host.settle()
+        held = await call(world.api.path, "hold", "--group", "db", *HOLD, "--json")
+        assert [json.loads(line)["uuid"] for line in held.lines] == [one.uuid, two.uuid]
+        assert [hold.uuid for hold in world.host.host.holds] == [one.uuid, two.uuid]
+        ended = await call(world.api.path, "unhold", "--group", "db", "--json")
+        assert [json.loads(line)["uuid"] for line in ended.lines] == [one.uuid, two.uuid]
+        assert world.agent.holds.count == 0
+        fault = ("no instance on hold in db", ExitStatus.FAILED)
+        assert await fault_of(world.api.path, "unhold", "--group", "db") == fault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from trio.testing import MemoryReceiveStream, memory_stream_pair
 
 from hbtrio.api.agent import agent_api
 from hbtrio.config.agent import AgentConfig, VimSettings
+from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import AgentLinkSettings
 from hbtrio.http.server import serve_http
 from hbtrio.net.endpoints import Unreachable
@@ -87,7 +88,12 @@ class FleetApi:
 
 @asynccontextmanager
 async def fleet_api(
-    folder: Path, *, token: str = TOKEN, tls: TlsFiles | None = None, local: bool = True
+    folder: Path,
+    *,
+    token: str = TOKEN,
+    tls: TlsFiles | None = None,
+    local: bool = True,
+    groups: Mapping[str, GroupSettings] | None = None,
 ) -> AsyncIterator[FleetApi]:
     """The API of an agent without hosts; a test takes the crashes it brings about from the list.
 
@@ -96,11 +102,12 @@ async def fleet_api(
         token: the operators'.
         tls: what connections over TCP are wrapped in.
         local: whether it takes itself for one that only this machine can reach.
+        groups: its groups.
     """
     with inline_store(folder) as (store, worker), socket_path() as path:
         ids = itertools.count(1)
         running = open_agent(
-            AgentConfig(name="controller", vim=VimSettings(url="")),
+            AgentConfig(name="controller", vim=VimSettings(url=""), groups=dict(groups or {})),
             store,
             None,
             new_command_id=lambda: f"command-{next(ids)}",
@@ -151,13 +158,21 @@ class FleetWorld:
 
 
 @asynccontextmanager
-async def fleet_world(folder: Path, **config: Any) -> AsyncIterator[FleetWorld]:
-    """A linked host without guests, which runs any command; use it on an autojump clock."""
+async def fleet_world(
+    folder: Path, *, agent_groups: Mapping[str, GroupSettings] | None = None, **config: Any
+) -> AsyncIterator[FleetWorld]:
+    """A linked host without guests, which runs any command; use it on an autojump clock.
+
+    Args:
+        folder: where the agent's store is.
+        agent_groups: the agent's groups.
+        config: the host's configuration.
+    """
     config = {"agent": AgentLinkSettings(commands="any")} | config
     with trio.fail_after(10_000):  # streams have no end of their own
         async with (
             host_world(**config) as host,
-            fleet_api(folder) as api,
+            fleet_api(folder, groups=agent_groups) as api,
             trio.open_nursery() as nursery,
         ):
             world = FleetWorld(api, host, nursery)
