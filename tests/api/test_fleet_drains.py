@@ -119,12 +119,49 @@ async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> Non
         assert "has no link to this agent" in next(iter(run.machine.items.values())).reason
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_one_on_hold_is_skipped_unless_holds_are_ignored(
+    tmp_path: Path, ignored: bool
+) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        await world.agent.holds.hold(guests[0].uuid, 600.0, "a disk is exchanged", "uid 7")
+        await world.host.settle()
+        assert world.host.host.holds.of(guests[0].uuid) is not None
+        options = ("--ignore-hold",) if ignored else ()
+        called = await call(world.api.path, *MIGRATE, *options)
+        (run,) = world.agent.drains.runs.last
+        if ignored:
+            assert (called.status, states(run)) == (ExitStatus.DONE, ["done"] * 3)
+            assert run.record.ignore_hold
+        else:
+            assert (called.status, states(run)[0]) == (ExitStatus.INCOMPLETE, "skipped")
+            assert "a disk is exchanged" in called.lines[-1]
+            assert len(world.host.processes.started) == 2
+
+
+async def test_after_a_restart_of_the_agent_holds_are_still_ignored(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        agent = world.agent
+        run = agent.drains.start(plan(hosts=("compute-0",), ignore_hold=True), "uid 0")
+        assert await over(run) == "drained"
+        await world.host.sleep(1)
+        (stored,) = await agent.store.drains()
+        waiting = tuple(attrs.evolve(one, item=DrainItem(one.item.uuid)) for one in stored.places)
+        await agent.store.keep_drains([attrs.evolve(stored.record, ended_at=None)], waiting)
+        await agent.holds.hold(guests[0].uuid, 600.0, "a disk is exchanged", "uid 7")
+        async with trio.open_nursery() as nursery:
+            drains = drains_of(agent, nursery, agent.groups)
+            await drains.load()
+            (resumed,) = drains.runs.last
+            assert await over(resumed) == "drained"
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_an_agent_refuses(tmp_path: Path) -> None:
     async with drained_fleet(tmp_path) as (world, _):
         for words, reason in (
             (MIGRATE[:3], "name the hosts: an agent has many"),
             ((*MIGRATE[:3], "compute-9"), "no host compute-9"),
-            ((*MIGRATE, "--ignore-hold"), "an agent can't ignore holds"),
             ((*MIGRATE, "--", "true"), "an agent takes no command"),
         ):
             fault, status = await fault_of(world.api.path, *words)

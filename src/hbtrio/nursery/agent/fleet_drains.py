@@ -108,8 +108,6 @@ class FleetDrains:
             raise DrainRefused(f"{plan.action} takes no VM away: it is no action for a drain")
         if plan.command:
             raise DrainRefused("an agent takes no command: each host runs its own for the action")
-        if plan.ignore_hold:
-            raise DrainRefused("an agent can't ignore holds: end them, or drain at the host")
         if not plan.hosts:
             raise DrainRefused("name the hosts: an agent has many")
         known = {host.hostname for host in self._fleet.hosts.values()} | set(self._fleet.sessions)
@@ -167,6 +165,7 @@ class FleetDrains:
                 record.action,
                 (),
                 force=turn.force,
+                ignore_hold=record.ignore_hold,
                 who=f"drain {record.id} of {record.who}",
             )
         except Unknown:
