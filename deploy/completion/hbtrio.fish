@@ -176,7 +176,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl brake; and test $_shtab_hbtrio_npos -eq 0' -ka "release" -d what
-complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Forget what no longer exists: at an agent a host and its instances, at both a member of groups that has no channel.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a drain -d 'Perform an action on all instances of a host, a bounded number at once.'

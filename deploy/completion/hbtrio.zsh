@@ -31,7 +31,7 @@ _shtab_hbtrio_ctl_commands() {
     brake:'Let a host run corrective commands again after a mass failure.'
     drain:'Perform an action on all instances of a host, a bounded number at once.'
     events:'Show past events, and with --follow new ones.'
-    forget:'Forget what no longer exists: at an agent a host and its instances, at a host a member of groups that has no channel.'
+    forget:'Forget what no longer exists: at an agent a host and its instances, at both a member of groups that has no channel.'
     groups:'Show who of each group is available, and how many may go down.'
     history:'Show the history, newest last.'
     hold:'Put instances on hold: for a time nothing corrective is done to them, while they are watched as ever.'

@@ -113,7 +113,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
         detail = (await http.get(f"/v1/instances/{ONE.upper()}")).json()
         assert instance(guest).items() <= detail.items()
         assert detail.keys() - instance(guest).keys() == {
-            *("since", "action", "rounds", "next_loss"),
+            *("since", "action", "rounds", "next_loss", "groups"),
             *("voters", "voters_unlisted"),
         }
         await world.cut()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from hbtrio.api.host_metrics import host_metrics
 from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
+from support.agent_api_cases import ME
 from support.control_socket import call
 from support.ctl_cases import asked, fault_of, serving
 from support.fake_processes import HANGS
-from support.fleet_world import fleet_world
-from support.host_world import Reply, stay_silent
+from support.fleet_world import FleetWorld, fleet_world
+from support.host_world import Reply, ScriptedGuest, stay_silent
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -190,6 +193,7 @@ async def test_groups_are_counted_in_metrics() -> None:
             'hbtrio_host_group_max_unavailable{group="all"} 1.0',
         ]
 
+
 HOLD = ("--for", "1m", "--reason", "disk swap")
 
 
@@ -223,3 +227,63 @@ async def test_a_group_of_an_agent_is_put_on_hold_across_its_hosts(tmp_path: Pat
         assert world.agent.holds.count == 0
         fault = ("no instance on hold in db", ExitStatus.FAILED)
         assert await fault_of(world.api.path, "unhold", "--group", "db") == fault
+
+
+async def test_show_names_the_groups_of_an_instance() -> None:
+    async with serving(groups=GROUPS) as (world, api):
+        one, _, three = await world.all_heartbeating(3)
+        assert "Groups:     db, all" in (await call(api.path, "show", one.uuid)).lines
+        shown = json.loads((await call(api.path, "show", three.uuid, "--json")).text)
+        assert shown["groups"] == ["all"]
+
+
+@asynccontextmanager
+async def grouped_fleet(folder: Path) -> AsyncIterator[tuple[FleetWorld, list[ScriptedGuest]]]:
+    """An agent without a VIM that has a group, and a host that has none."""
+    groups = {"db": GroupSettings(members=("00000001-*", "00000002-*"), max_unavailable=1)}
+    async with fleet_world(folder, agent_groups=groups) as world:
+        guests = await world.host.all_heartbeating(3)
+        await world.host.settle()
+        yield world, guests
+
+
+async def test_show_at_an_agent_names_the_groups_of_the_agent(tmp_path: Path) -> None:
+    async with grouped_fleet(tmp_path) as (world, (one, _, three)):
+        path = world.api.path
+        assert "Groups:     db" in (await call(path, "show", one.uuid)).lines
+        assert json.loads((await call(path, "show", one.uuid, "--json")).text)["groups"] == ["db"]
+        assert json.loads((await call(path, "show", three.uuid, "--json")).text)["groups"] == []
+
+
+async def test_an_agent_forgets_a_member_that_no_host_has(tmp_path: Path) -> None:
+    async with grouped_fleet(tmp_path) as (world, (one, two, _)):
+        path, agent = world.api.path, world.agent
+        await call(path, "groups")  # all are members now
+        one.send_exit()
+        one.vanish()
+        await world.host.sleep(5)
+        busy = f"group db: {one.uuid} is gone, at most 1 of 2 may be unavailable"
+        assert agent.groups.refusal(two.uuid, Event.STOP) == busy
+        async with world.api.client() as http:
+            headers = {"hbtrio-begin-by": "0.5 agent-boot"}
+            late = await http.post(f"/v1/instances/{one.uuid}/forget", headers=headers)
+            assert (late.status_code, late.json()["reason"][:7]) == (409, "expired")
+            exists = await http.post(f"/v1/instances/{two.uuid}/forget")
+            assert (exists.status_code, exists.json()["reason"]) == (
+                409,
+                f"{two.uuid} exists, on compute-0",
+            )
+        called = await call(path, "forget", one.uuid)
+        assert called.lines == [f"{one.uuid}: forgotten, it is no member of groups any more"]
+        assert agent.groups.refusal(two.uuid, Event.STOP) == ""
+        history = await call(path, "history", "--kind", "action", "--json")
+        (entry,) = [json.loads(line) for line in history.lines]
+        assert (entry["uuid"], entry["reason"], entry["who"]) == (
+            one.uuid,
+            "forget: no member of groups any more",
+            ME,
+        )
+        async with world.api.client() as http:
+            assert (await http.post(f"/v1/instances/{one.uuid}/forget")).status_code == 404
+        text, status = await fault_of(path, "forget", one.uuid)
+        assert (text, status) == (f"unknown host {one.uuid}", ExitStatus.FAILED)

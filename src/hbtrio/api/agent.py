@@ -11,6 +11,7 @@
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
     POST /v1/instances/UUID/hold                {"seconds": 3600, "reason": "..."}
     POST /v1/instances/UUID/unhold
+    POST /v1/instances/UUID/forget              a member of groups that no host has
     POST /v1/hosts/NAME/alarms                  {"alarms": "send"}, or "withdraw"
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
     GET  /v1/drains, POST /v1/drains, …         see :mod:`hbtrio.api.drains`
@@ -92,6 +93,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
         Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
         Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
+        Route("/v1/instances/{uuid}/forget", api.forget_member, methods=["POST"]),
         Route("/v1/hosts/{hostname}/alarms", api.alarms, methods=["POST"]),
         Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
         *api.drains.all,
@@ -208,6 +210,15 @@ class _AgentApi:
             self._begin_by(request).check()
             await self._agent.holds.unhold(uuid, operator_of(request.scope))
         return api_parts.answer(HoldReply(uuid=uuid))
+
+    async def forget_member(self, request: Request) -> Response:
+        uuid = request.path_params["uuid"].lower()
+        self._check_in_time(request)
+        if (bound := self._agent.fleet.instances.get(uuid)) is not None:
+            raise HTTPException(409, f"{uuid} exists, on {bound.hostname}")
+        if not await self._actions.forget_member(uuid, operator_of(request.scope)):
+            raise HTTPException(404, f"no member {uuid} of a group that no host has")
+        return api_parts.answer(Forgotten(instances=1))
 
     async def alarms(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]

@@ -10,6 +10,7 @@ import trio
 
 from hbtrio.api.fleet_status import NOT_KNOWN, fleet_instance
 from hbtrio.api.fleet_windows import own_entry, own_rounds
+from hbtrio.api.groups import groups_of
 from hbtrio.api.voters import voter_lines
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.looks import NotSeen
@@ -42,6 +43,7 @@ def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
             own_entry(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
         ),
         next_loss=_next_loss(agent, bound, line),
+        groups=groups_of(agent.groups.rule, bound.uuid),
         voters=None if live is None else voter_lines(live.voters),
         voters_unlisted=0 if live is None else live.voters_unlisted,
     )

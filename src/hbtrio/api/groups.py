@@ -33,6 +33,11 @@ def group_lines(groups: Groups) -> tuple[GroupLine, ...]:
     )
 
 
+def groups_of(groups: Groups, uuid: str) -> tuple[str, ...]:
+    """The names of an instance's groups, in the order of the configuration."""
+    return tuple(group.name for group in groups.groups_of(uuid))
+
+
 def event_filter(request: Request, groups: Groups) -> EventFilter:
     """Which events the query asks for, and who is in the group that it names.
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import trio
 
+from hbtrio.api.groups import groups_of
 from hbtrio.api.host_status import instance_status, left_out_status, time_of
 from hbtrio.api.voters import voter_lines
 from hbtrio.nursery.host.channel import Channel
@@ -34,6 +35,7 @@ def _detail(host: Host, line: InstanceLine, channel: Channel | None, now: float)
         "hostname": host.config.hostname,
         "action": "" if action is None else str(action.name),
         "corrective": _corrective(host, line.uuid, now),
+        "groups": groups_of(host.groups.rule, line.uuid),
     }
     if channel is not None:
         members["since"] = time_of(host, channel.reports.since, now)

@@ -50,7 +50,8 @@ _WHY: Final = {
     "header does not name the loopback; or a page of another site made the request.",
     "404": "No such instance or host.",
     "409": "Not possible now: the instance is not heartbeating, its host has no link, or something "
-    "else is open on it; no alarms are held back; the host to forget has a link.",
+    "else is open on it; no alarms are held back; the host to forget has a link; "
+    "the member to forget exists.",
     "413": "The body is larger than 64 KiB.",
     "503": "The history can't be read or written, or too many such requests are in progress.",
     "504": "It is unknown whether the instance was asked: its host did not reply.",
@@ -109,8 +110,11 @@ def _document() -> _Json:
                 "post": _hold("hold", "Put an instance on hold", HoldRequest)
             },
             "/v1/instances/{uuid}/unhold": {"post": _hold("unhold", "End the hold", None)},
+            "/v1/instances/{uuid}/forget": {
+                "post": _forget("forget_member", "Forget a member of groups that no host has")
+            },
             "/v1/hosts/{hostname}/alarms": {"post": _alarms()},
-            "/v1/hosts/{hostname}/forget": {"post": _forget()},
+            "/v1/hosts/{hostname}/forget": {"post": _forget_host()},
             "/v1/drains": {
                 "get": _get("drains", "Drains in progress, and the last ones", DrainList),
                 "post": _drain(),
@@ -194,9 +198,14 @@ def _alarms() -> _Json:
     return operation
 
 
-def _forget() -> _Json:
-    operation = _post("forget", "Forget a host that is no more; its history stays", AlarmsRequest)
+def _forget_host() -> _Json:
+    operation = _forget("forget", "Forget a host that is no more; its history stays")
     operation["parameters"] = [_in_path("hostname"), _begin_by()]
+    return operation
+
+
+def _forget(name: str, summary: str) -> _Json:
+    operation = _post(name, summary, AlarmsRequest)
     operation["responses"]["200"] = _answered(Forgotten)
     # A body is ignored.
     del operation["requestBody"], operation["responses"]["504"]

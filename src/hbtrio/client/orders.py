@@ -63,6 +63,11 @@ class Orders:
         await self._client.ask(NO_ANSWER, "answer", lambda _: None, {})
 
     async def forget(self, name: str, *, member: bool = False) -> Forgotten:
-        """Makes an agent forget a host, or with ``member`` a host a member of groups, by uuid."""
+        """Makes an agent forget a host.
+
+        Args:
+            name: the host's name, or a uuid.
+            member: forget a member of groups by its uuid instead; a host does that, too.
+        """
         path = f"/v1/{'instances' if member else 'hosts'}/{quote(name, safe='')}/forget"
         return await self._client.ask(path, "answer", partial(parse, cls=Forgotten), {})

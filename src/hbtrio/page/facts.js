@@ -21,6 +21,7 @@ export function factsOf({ line, host, owner, hold }, details, notActed, action) 
     ["Interval", line.interval_ms && `${line.interval_ms} ms`],
     ["Windows", windows.join(", ")],
     ["Domain", domain && [domain, line.domain?.state ?? line.domain_state].filter(Boolean).join(", ")],
+    ["Groups", details.groups?.join(", ")],
     ["UUID", line.uuid],
   ].filter(([, value]) => value);
 }

@@ -102,6 +102,7 @@ def facts_of(one: AnyDetail, look: LookLine | None = None) -> Iterator[Fact]:
     yield from _health(one)
     yield from _heartbeat(one, look)
     yield Fact("Domain", [_domain(one)])
+    yield Fact("Groups", [", ".join(one.groups)])
     yield Fact("In progress", list(in_progress(one)))
     yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
     yield Fact("Asks for", [one.corrective_action or ""])

@@ -61,8 +61,8 @@ def add_orders(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     forget = command(
         "forget",
-        "forget what no longer exists: at an agent a host and its instances, at a host a member "
-        "of groups that has no channel",
+        "forget what no longer exists: at an agent a host and its instances, at both a member of "
+        "groups that has no channel",
     )
     forget.add_argument(
         "host", metavar="NAME", help="the host's name; of a member its uuid, or libvirt's name"

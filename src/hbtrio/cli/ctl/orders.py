@@ -117,22 +117,21 @@ class _Order:
         self._done(f"{hostname}: corrective commands run again", {"hostname": hostname})
 
     async def forget(self) -> None:
-        host = self._options.host
+        name = self._options.host
         status = await self._client.any_status()
-        if not isinstance(status, FleetStatus):
-            await self._forget_member(host, status)
+        member = _member(name, status)
+        # A name that is a host's, too, means the host: a member has a uuid.
+        if isinstance(status, FleetStatus) and (
+            not member or any(host.hostname == name for host in status.hosts)
+        ):
+            forgotten = await self._orders.forget(name)
+            instances = counted(forgotten.instances, "instance")
+            self._done(f"{name}: forgotten, with {instances}", forgotten)
             return
-        forgotten = await self._orders.forget(host)
-        instances = counted(forgotten.instances, "instance")
-        self._done(f"{host}: forgotten, with {instances}", forgotten)
-
-    async def _forget_member(self, name: str, status: Status) -> None:
-        members = [one for group in status.groups for one in group.unavailable]
-        found = {one.uuid for one in members if name in (one.name, one.uuid)}
-        if len(found) != 1:
+        if not member:
             text = f"no member {printable(name)} of a group; an agent forgets hosts (--url)"
             raise UserError(text, ExitStatus.FAILED)
-        forgotten = await self._orders.forget(found.pop(), member=True)
+        forgotten = await self._orders.forget(member, member=True)
         self._done(f"{name}: forgotten, it is no member of groups any more", forgotten)
 
     def _done(self, text: str, reply: object) -> None:
@@ -141,6 +140,13 @@ class _Order:
             self._screen.json(msgspec.to_builtins(reply))
         else:
             self._screen.line(text)
+
+
+def _member(name: str, status: Status | FleetStatus) -> str:
+    """The uuid of the unavailable member of groups that is meant; "" if it is not just one."""
+    members = [one for group in status.groups for one in group.unavailable]
+    found = {one.uuid for one in members if name in (one.name, one.uuid)}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _hold_words(name: str, reply: HoldReply) -> str:

@@ -172,6 +172,21 @@ class AgentActions:
             await self._nursery.start(self._run, action, session, message, begin_by)
         return action
 
+    async def forget_member(self, uuid: str, who: str) -> bool:
+        """Forgets a member of groups that no host has; the history has it.
+
+        Args:
+            uuid: the instance.
+            who: the operator.
+
+        Returns:
+            Whether it was such a member; if not, nothing was changed.
+        """
+        if not self._groups.forget(uuid):
+            return False
+        await self._keep("forget: no member of groups any more", who, uuid)
+        return True
+
     async def _run(
         self,
         action: FleetAction,
@@ -251,13 +266,19 @@ class AgentActions:
         raise FleetActionRefused(reason)
 
     async def _record(self, action: FleetAction, what: str, command_id: str = "") -> None:
+        reason = f"{action.name}: {what}"
+        await self._keep(reason, action.who, action.uuid, action.hostname, command_id)
+
+    async def _keep(
+        self, reason: str, who: str, uuid: str, hostname: str = "", command_id: str = ""
+    ) -> None:
         entry = HistoryEntry(
             time=self._wall_clock(),
             kind="action",
-            uuid=action.uuid,
-            hostname=action.hostname,
-            reason=f"{action.name}: {what}",
-            who=action.who,
+            uuid=uuid,
+            hostname=hostname,
+            reason=reason,
+            who=who,
             command_id=command_id,
         )
         about = fields(entry.kind)
@@ -266,7 +287,7 @@ class AgentActions:
         try:
             await self._store.record(entry)
         except StoreFault as fault:
-            _log.error("store: %s: history entry lost: %s %s", fault, action.uuid, entry.reason)
+            _log.error("store: %s: history entry lost: %s %s", fault, uuid, entry.reason)
 
 
 def _asked(message: ActCommand) -> str:

@@ -97,6 +97,10 @@ _Voters = Annotated[
         "them, or not yet."
     ),
 ]
+_Groups = Annotated[
+    tuple[str, ...],
+    Meta(description="Its groups at this daemon, in the order of the configuration."),
+]
 _Unlisted = Annotated[Count, Meta(description="How many other voters it has.")]
 
 
@@ -108,6 +112,7 @@ class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
     action: _Action = ""
     next_loss: NextLossLine | None = None
     corrective: CorrectiveLine | None = None
+    groups: _Groups = ()
     voters: _Voters = None
     voters_unlisted: _Unlisted = 0
 
@@ -122,6 +127,7 @@ class FleetInstanceDetail(FleetInstanceLine, frozen=True, kw_only=True):
         Meta(description="Its open votes and notices; remaining_s until silence is consent."),
     ] = ()
     next_loss: NextLossLine | None = None
+    groups: _Groups = ()
     voters: _Voters = None
     voters_unlisted: _Unlisted = 0
 
