@@ -66,9 +66,10 @@ def test_a_body_holds_nothing_hostile_and_means_what_was_said(text: str) -> None
 
 
 def test_a_fleet_is_put_together_of_its_parts_in_order() -> None:
-    parts = {"unregistered": b"[]", "instances": b"[]", "hosts": b"[]", "agent": AGENT}
+    lists = dict.fromkeys(("groups", "unregistered", "instances", "hosts"), b"[]")
+    parts = {**lists, "agent": AGENT}
     whole = encode_fleet(parts)
-    assert whole == b'{"agent":%b,"hosts":[],"instances":[],"unregistered":[]}' % AGENT
+    assert whole == b'{"agent":%b,"hosts":[],"instances":[],"unregistered":[],"groups":[]}' % AGENT
     assert parse(whole, FleetStatus).agent.name == "c"
     del parts["hosts"]
     with pytest.raises(KeyError):
@@ -116,7 +117,7 @@ def test_the_document_refers_to_what_it_has(local: bool) -> None:
             part = part[key]
     # And nothing is in it that no route answers with.
     schemas = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
-    streamed = {"#/components/schemas/ProgressLine"}
+    streamed = {f"#/components/schemas/{name}" for name in ("DrainLine", "ProgressLine")}
     assert schemas - found == streamed
 
 
