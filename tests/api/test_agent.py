@@ -53,6 +53,7 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
             "instances": [],
             "unregistered": [],
             "groups": [],
+            "drains": [],
         }
 
 

@@ -175,3 +175,25 @@ async def test_metrics_while_a_drain_is_in_progress(world: World) -> None:
     assert 'hbtrio_host_drain_instances{state="rejected"} 1.0' in lines
     (stuck,) = [line for line in lines if line.startswith("hbtrio_host_drain_stuck_seconds ")]
     assert 0 < float(stuck.split()[1]) < 20
+
+
+async def test_the_status_has_a_line_of_a_drain_in_progress_alone(world: World) -> None:
+    host, guests, api = world
+    guests[1].reply = rejects("primary")
+    assert "drain of" not in (await call(api.path, "status")).text
+    run = host.host.drains.start(plan(), "operator uid 7")
+    await host.sleep(20)
+    called = await call(api.path, "status")
+    (line,) = [one for one in called.lines if one.startswith("drain of")]
+    what = "drain of compute-0: live-migrate, 2 of 3 ended: 1 rejected, 2 done"
+    assert line.startswith(f"{what}; by operator uid 7 since 2025-01-01 00:00:0")
+    narrow = (await call(api.path, "status", terminal=True, columns=60)).lines
+    (line,) = [one for one in narrow if one.startswith("drain of")]
+    assert len(line) <= 60
+    assert what[:55] in line
+    (shown,) = json.loads((await call(api.path, "status", "--json")).text)["drains"]
+    assert (shown["id"], shown["counts"]) == (run.record.id, {"rejected": 1, "done": 2})
+    assert (shown["instances"], shown["appeared"]) == ([], [])
+    await call(api.path, "drain", "--cancel")
+    await host.sleep(1)
+    assert "drain of" not in (await call(api.path, "status")).text

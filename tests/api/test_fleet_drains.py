@@ -91,6 +91,9 @@ async def test_cancelled_what_has_begun_comes_to_its_end(tmp_path: Path) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(left.run, world.api.path, *MIGRATE)
             await world.host.sleep(1)
+            status = (await call(world.api.path, "status")).lines
+            begins = "drain of compute-0: live-migrate, 0 of 3 ended: 2 waiting, 1 "
+            assert [one for one in status if one.startswith(begins)]
             cancelled = await call(world.api.path, "drain", "--cancel", "--json")
             assert json.loads(cancelled.text)["phase"] == "cancelled"
         assert left.status == ExitStatus.ABORTED

@@ -87,6 +87,7 @@ async def test_status_of_a_host_without_instances() -> None:
             },
             "instances": [],
             "groups": [],
+            "drains": [],
         }
 
 

@@ -246,6 +246,32 @@ async def test_the_details_count_a_window_down_and_only_show() -> None:
         assert tab.complaints == []
 
 
+async def test_a_drain_has_a_line_that_names_who_is_in_its_way() -> None:
+    actions = {"live-migrate": ["true"]}
+    async with watched(actions=actions) as all_of, trio.open_nursery() as nursery:
+        scene = all_of.scene
+        db = await heartbeating(scene, "db")
+        db.will("revocable", "live_migrate_begin", status=1, says="a primary")
+        tab = await all_of.browser.tab(all_of.host_url, bypass_csp=True)
+        await see(tab, db, "db: heartbeating")
+        nursery.start_soon(scene.post, "/v1/drains", {"action": "live-migrate"})
+
+        def looks(page: Page) -> list[str]:
+            summary = page.locator("#drains summary")
+            expect(summary).to_contain_text(
+                "Drain of compute-0: live-migrate, 0 of 1 ended: 1 rejected"
+            )
+            summary.click()
+            expect(page.locator("#drains li li")).to_have_text(
+                "db on compute-0: rejected (a primary)"
+            )
+            return axe_faults(page)
+
+        assert await tab.do(looks) == []
+        assert tab.complaints == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_page_survives_a_restart_of_its_host() -> None:
     async with watched() as all_of:
         scene = all_of.scene

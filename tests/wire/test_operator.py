@@ -66,10 +66,14 @@ def test_a_body_holds_nothing_hostile_and_means_what_was_said(text: str) -> None
 
 
 def test_a_fleet_is_put_together_of_its_parts_in_order() -> None:
-    lists = dict.fromkeys(("groups", "unregistered", "instances", "hosts"), b"[]")
+    lists = dict.fromkeys(("drains", "groups", "unregistered", "instances", "hosts"), b"[]")
     parts = {**lists, "agent": AGENT}
     whole = encode_fleet(parts)
-    assert whole == b'{"agent":%b,"hosts":[],"instances":[],"unregistered":[],"groups":[]}' % AGENT
+    assert (
+        whole
+        == b'{"agent":%b,"hosts":[],"instances":[],"unregistered":[],"groups":[],"drains":[]}'
+        % AGENT
+    )
     assert parse(whole, FleetStatus).agent.name == "c"
     del parts["hosts"]
     with pytest.raises(KeyError):

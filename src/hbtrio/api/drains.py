@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import attrs
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -132,8 +133,21 @@ async def _plan(request: Request) -> DrainPlan:
     )
 
 
+def in_progress(drains: Drains) -> tuple[DrainBody, ...]:
+    """The drains in progress, as a status has them."""
+    return tuple(_head(run) for run in drains.in_progress)
+
+
 def drain_body(run: DrainRun, *, whole: bool = False) -> DrainBody:
     """A drain as the API shows it; ``whole``: with its instances."""
+    return msgspec.structs.replace(
+        _head(run),
+        appeared=() if run.is_over else run.appeared(),
+        instances=tuple(_instance(run, uuid) for uuid in run.places) if whole else (),
+    )
+
+
+def _head(run: DrainRun) -> DrainBody:
     record = run.record
     return DrainBody(
         id=record.id,
@@ -150,8 +164,6 @@ def drain_body(run: DrainRun, *, whole: bool = False) -> DrainBody:
         hosts=run.hosts,
         counts=run.counts(),
         stuck_s=round(run.stuck_s, 1),
-        appeared=() if run.is_over else run.appeared(),
-        instances=tuple(_instance(run, uuid) for uuid in run.places) if whole else (),
     )
 
 

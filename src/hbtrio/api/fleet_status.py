@@ -10,6 +10,7 @@ import trio
 
 import hbtrio
 from hbtrio.api.common import files_line
+from hbtrio.api.drains import in_progress
 from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
 from hbtrio.api.groups import group_lines
 from hbtrio.api.holds import hold_line
@@ -65,6 +66,7 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
             "instances": await _array(instances, line_of),
             "unregistered": await _array(unregistered, _unregistered_line),
             "groups": encode(group_lines(agent.groups.rule)),
+            "drains": encode(in_progress(agent.drains.runs)),
         }
     )
 

@@ -41,7 +41,7 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
-from hbtrio.api.drains import DrainRoutes
+from hbtrio.api.drains import DrainRoutes, in_progress
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.groups import event_filter, group_lines
 from hbtrio.api.history import history_page
@@ -144,7 +144,9 @@ class _HostApi:
                 instances.append(line)
         host = host_status(self._host, trio.current_time())
         groups = group_lines(self._host.groups.rule)
-        return api_parts.answer(Status(host=host, instances=tuple(instances), groups=groups))
+        drains = in_progress(self._host.drains.runs)
+        status = Status(host=host, instances=tuple(instances), groups=groups, drains=drains)
+        return api_parts.answer(status)
 
     async def metrics(self, _: Request) -> Response:
         return Response(await host_metrics(self._host), media_type=METRICS_TYPE)

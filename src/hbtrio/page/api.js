@@ -67,6 +67,9 @@ export const look = (uuid) => json(`/v1/instances/${encodeURIComponent(uuid)}/lo
 
 export const instance = (uuid) => json(`/v1/instances/${encodeURIComponent(uuid)}`);
 
+/** A drain with its instances. */
+export const drain = (id) => json(`/v1/drains/${encodeURIComponent(id)}`);
+
 /** The newest entries of the history, of one instance if it is named. */
 export async function history({ uuid = null, limit = 100 } = {}) {
   const query = new URLSearchParams({ limit, ...(uuid && { uuid }) });

@@ -4,6 +4,7 @@ import { Alerts } from "./alerts.js";
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
 import { byId, printable, setText } from "./dom.js";
+import { Drains } from "./drains.js";
 import { Events } from "./events.js";
 import { Filters } from "./filters.js";
 import { Fleet } from "./fleet.js";
@@ -22,6 +23,7 @@ const filters = new Filters(() => draw({ filtered: true }));
 const overview = new Overview(byId("overview"), fleet, choose);
 const list = new List(byId("rows"), byId("more"), fleet);
 const alerts = new Alerts(byId("alerts"), fleet, () => refresher.all());
+const drains = new Drains(byId("drains"), fleet);
 const windows = new OpenWindows(byId("windows"), fleet);
 const events = new Events(byId("events"), fleet);
 const detail = new Detail(byId("detail"), fleet, (uuid) => refresher.touch(uuid), () => choose(""));
@@ -74,6 +76,7 @@ function drawDaemon() {
   const what = fleet.isAgent ? `agent of ${counted(fleet.hosts.size, "host")}, ${many}` : `host, ${many}, read-only`;
   setText(byId("about"), `${what} · hbtrio ${fleet.daemon.version}`);
   alerts.update();
+  drains.update();
 }
 
 const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;

@@ -52,6 +52,7 @@ export class Fleet {
     this.isAgent = false;
     this.actions = {};
     this.groups = [];
+    this.drains = [];
     this._byName = null;
   }
 
@@ -61,6 +62,7 @@ export class Fleet {
     this.daemon = this.isAgent ? status.agent : status.host;
     this.actions = this.daemon.actions ?? {};
     this.groups = status.groups ?? [];
+    this.drains = status.drains ?? [];
     this.hosts = new Map((status.hosts ?? [status.host]).map((host) => [host.hostname, host]));
     const changed = new Set();
     const present = new Set();

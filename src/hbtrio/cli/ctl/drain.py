@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
+from hbtrio.cli.ctl.drain_notes import counts_words, ended
 from hbtrio.cli.ctl.instances import resolved
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import column, counted, write_table
@@ -126,7 +127,7 @@ async def _list(client: CtlClient, screen: Screen, options: argparse.Namespace) 
             column("BEGUN", [moment(one.begun) for one in drains]),
             column("BY", [one.who for one in drains]),
             column("STATE", [one.outcome or one.phase for one in drains]),
-            column("INSTANCES", [_counts(one.counts) for one in drains]),
+            column("INSTANCES", [counts_words(one.counts) for one in drains]),
         ]
         write_table(screen, columns)
     return ExitStatus.DONE
@@ -270,10 +271,10 @@ class DrainView:
     def _draw(self) -> None:
         if total := self._drain.total:
             states = self.states
-            ended = sum(states[state] for state in ("done", "skipped", "failed", "cancelled"))
-            filled = _BAR * ended // total
+            over = ended(states)
+            filled = _BAR * over // total
             bar = "#" * filled + "-" * (_BAR - filled)
-            self._screen.redraw(f"[{bar}] {ended} of {total}: {_counts(states)}")
+            self._screen.redraw(f"[{bar}] {over} of {total}: {counts_words(states)}")
 
     def sum_up(self, last: DrainLine) -> None:
         """Writes how it has ended, and each instance on which the action was not done."""
@@ -286,7 +287,7 @@ class DrainView:
             return
         why = f": {last.reason}" if last.reason else ""
         colour = "good" if last.outcome == "drained" else "bad"
-        screen.line("drain: ", (last.outcome, colour), f"{why}: {_counts(self.states)}")
+        screen.line("drain: ", (last.outcome, colour), f"{why}: {counts_words(self.states)}")
         for line in self._left():
             screen.line("  ", *self._words(line))
         if last.appeared:
@@ -294,7 +295,3 @@ class DrainView:
 
     def _left(self) -> Iterable[DrainLine]:
         return (line for line in self._last.values() if line.state != "done")
-
-
-def _counts(states: dict[str, int] | Counter[str]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in states.items()) or "no instance"

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl.drain_notes import drain_notes
 from hbtrio.cli.ctl.groups import group_notes
 from hbtrio.cli.ctl.ranking import ALL, Selection, counts
 from hbtrio.cli.ctl.screen import Screen
@@ -71,7 +72,8 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
         UserError: the selection names what is not there.
     """
     agent, instances = status.agent, selection.of_instances(status.instances)
-    for text, colour in (*fleet_lines(status), *group_notes(status.groups)):
+    lines = (*fleet_lines(status), *drain_notes(status.drains), *group_notes(status.groups))
+    for text, colour in lines:
         write_clipped(screen, text, colour)
     if status.hosts and selection.is_everything:
         hosts = status.hosts

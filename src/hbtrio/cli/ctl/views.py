@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl.drain_notes import drain_notes
 from hbtrio.cli.ctl.groups import group_notes
 from hbtrio.cli.ctl.names import bracketed
 from hbtrio.cli.ctl.ranking import ALL, Selection, counts, shown_name
@@ -75,7 +76,7 @@ def show_status(screen: Screen, status: Status, selection: Selection = ALL) -> N
     """
     instances = selection.of_instances(status.instances)
     lines = host_lines(status.host, status.instances)
-    for text, colour in (*lines, *group_notes(status.groups)):
+    for text, colour in (*lines, *drain_notes(status.drains), *group_notes(status.groups)):
         write_clipped(screen, text, colour)
     if not instances:
         return

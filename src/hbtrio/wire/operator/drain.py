@@ -137,6 +137,13 @@ class DrainBody(Body, frozen=True, kw_only=True):
     ] = ()
 
 
+#: What a status has of drains.
+DrainsInProgress = Annotated[
+    tuple[DrainBody, ...],
+    Meta(description="The drains in progress, without instances and appeared."),
+]
+
+
 class DrainList(Body, frozen=True, kw_only=True):
     """The drains in progress and those that ended last, the newest first."""
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from hbtrio.wire.operator.drain import DrainsInProgress
 from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.groups import GroupLine
 from hbtrio.wire.operator.hold import HoldLine
@@ -135,6 +136,7 @@ class FleetStatus(Body, frozen=True, kw_only=True):
     instances: tuple[FleetInstanceLine, ...]
     unregistered: tuple[UnregisteredLine, ...] = ()
     groups: tuple[GroupLine, ...] = ()
+    drains: DrainsInProgress = ()
 
 
 class AlarmsReply(Body, frozen=True, kw_only=True):

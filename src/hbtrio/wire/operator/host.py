@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from hbtrio.wire.operator.drain import DrainsInProgress
 from hbtrio.wire.operator.events import EventLine
 from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.groups import GroupLine
@@ -215,3 +216,4 @@ class Status(Body, frozen=True, kw_only=True):
     host: HostLine
     instances: tuple[InstanceLine, ...]
     groups: tuple[GroupLine, ...] = ()
+    drains: DrainsInProgress = ()

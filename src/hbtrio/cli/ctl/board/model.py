@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from hbtrio.cli.ctl.board.rows import ORDERS, Row, Window, in_order, row_of
+from hbtrio.cli.ctl.drain_notes import drain_notes
 from hbtrio.cli.ctl.feed import Away, Happened, News, Seen, SeenOne
 from hbtrio.cli.ctl.fleet import fleet_lines
 from hbtrio.cli.ctl.groups import group_notes
@@ -108,7 +109,11 @@ class Board:
                     self,
                     head=tuple(
                         (printable(text), colour)
-                        for text, colour in (*head, *group_notes(status.groups))
+                        for text, colour in (
+                            *head,
+                            *drain_notes(status.drains),
+                            *group_notes(status.groups),
+                        )
                     ),
                     fleet=fleet,
                     rows=rows,

@@ -1,0 +1,84 @@
+// The drains in progress: how far each is; opened, the instances that are in progress or not done.
+
+import * as api from "./api.js";
+import { arrange, element, printable, setText } from "./dom.js";
+
+/** The states in which an instance stays. */
+const ENDED = ["done", "skipped", "failed", "cancelled"];
+
+/** States of which nothing is to be told of each instance. */
+const QUIET = ["waiting", "done"];
+
+/** More hosts or instances than these are only counted. */
+const HOSTS = 2;
+const MOST = 100;
+
+export class Drains {
+  /**
+   * @param {Element} section holds a list; hidden without a drain
+   * @param {Fleet} fleet
+   */
+  constructor(section, fleet) {
+    this._section = section;
+    this._fleet = fleet;
+    this._items = new Map();
+  }
+
+  /** Shows the drains there are now; one that is open stays open. */
+  update() {
+    const before = this._items;
+    this._items = new Map();
+    for (const drain of this._fleet.drains) {
+      const item = before.get(drain.id) ?? newItem(drain.id);
+      show(item, drain);
+      this._items.set(drain.id, item);
+    }
+    arrange(this._section.firstElementChild, [...this._items.values()].map(({ node }) => node));
+    this._section.hidden = this._items.size === 0;
+  }
+}
+
+function newItem(id) {
+  const text = element("bdi");
+  const bar = element("progress", { max: 1 });
+  const list = element("ul", { class: "hint" });
+  const details = element("details", {}, element("summary", {}, text, bar), list);
+  const item = { id, text, bar, list, details, node: element("li", {}, details) };
+  details.addEventListener("toggle", () => tell(item));
+  return item;
+}
+
+function show(item, { hosts, action, phase, counts, who }) {
+  const total = sum(Object.values(counts));
+  const ended = sum(ENDED.map((state) => counts[state] ?? 0));
+  const named = hosts.slice(0, HOSTS);
+  if (hosts.length > HOSTS) named.push(`${hosts.length - HOSTS} more`);
+  const states = Object.entries(counts).map(([state, count]) => `${count} ${state}`).join(", ");
+  const stopped = phase === "running" ? "" : `, ${phase}`;
+  const text = `Drain of ${named.join(", ")}: ${action}${stopped}, ${ended} of ${total} ended: ${states}; by ${who}`;
+  setText(item.text, printable(text));
+  item.bar.max = Math.max(1, total);
+  item.bar.value = ended;
+  item.bar.setAttribute("aria-label", `${ended} of ${total} ended`);
+  tell(item);
+}
+
+/** Names the instances, if the item is open. */
+async function tell({ id, list, details }) {
+  if (!details.open) return;
+  try {
+    const { instances } = await api.drain(id);
+    const found = instances.filter(({ state }) => !QUIET.includes(state));
+    const lines = found.slice(0, MOST).map(lineOf);
+    if (found.length > MOST) lines.push(`and ${found.length - MOST} more`);
+    if (!lines.length) lines.push("no instance is in progress");
+    list.replaceChildren(...lines.map((line) => element("li", {}, element("bdi", {}, printable(line)))));
+  } catch {
+    // The next status shows whether the daemon is there, and the drain.
+  }
+}
+
+const lineOf = ({ name, uuid, hostname, state, reason }) =>
+  `${name || uuid} on ${hostname}: ${state}${reason ? ` (${reason})` : ""}`;
+
+const sum = (numbers) => numbers.reduce((whole, number) => whole + number, 0);
