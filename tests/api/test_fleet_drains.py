@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -18,11 +18,13 @@ from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_drains import FleetDrains
 from hbtrio.nursery.agent.instance_groups import FleetGroups
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import NotificationType, VoteResult
 from support.control_socket import Ctl, call
 from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
 from support.fake_processes import FakeRun
 from support.fleet_world import FleetWorld, fleet_world
-from support.host_world import ScriptedGuest
+from support.host_world import VOTE, Reply, ScriptedGuest
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -99,6 +101,84 @@ async def test_cancelled_what_has_begun_comes_to_its_end(tmp_path: Path) -> None
         assert left.status == ExitStatus.ABORTED
         (run,) = world.agent.drains.runs.last
         assert states(run) == ["done", "cancelled", "cancelled"]
+
+
+def slow_to_answer(kind: NotificationType, after_s: float = 3.0) -> Callable[[ActionNotify], Reply]:
+    """Agrees to everything, to votes or to notices after a while."""
+
+    def reply(asked: ActionNotify) -> Reply:
+        is_slow = asked.notification_type is kind
+        is_vote = asked.notification_type is VOTE
+        result = VoteResult.ACCEPT if is_vote else VoteResult.COMPLETE
+        return Reply(result, after_s=after_s if is_slow else 0.0)
+
+    return reply
+
+
+async def test_cancelled_one_that_was_told_gets_its_end_and_no_action(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[0].reply = slow_to_answer(NotificationType.IRREVOCABLE)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await world.host.sleep(1)
+        assert states(run) == ["told", "waiting", "waiting"]
+        world.agent.drains.runs.cancel(run.record.id, "uid 7")
+        assert await over(run) == "cancelled"
+        assert states(run) == ["cancelled"] * 3
+        assert run.machine.items[guests[0].uuid].reason == "cancelled by uid 7"
+        await world.host.sleep(1)
+        assert heard(guests[0])[-2:] == ["notice live_migrate_begin", "notice live_migrate_end"]
+        assert world.host.processes.started == []
+        reasons = [one.entry.reason for one in await world.agent.store.history()]
+        assert "live-migrate: failed: cancelled by uid 7" in reasons
+
+
+async def test_cancelled_one_that_is_asked_is_not_told(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        run = world.agent.drains.start(plan(hosts=("compute-0",), is_dry=True), "uid 0")
+        assert await over(run) == "dry-run"
+        guests[0].reply = slow_to_answer(VOTE, after_s=2.0)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await world.host.sleep(3)  # the first two seconds ask it for information
+        assert states(run)[0] == "asked"
+        world.agent.drains.runs.cancel(run.record.id, "uid 7")
+        assert await over(run) == "cancelled"
+        assert states(run) == ["cancelled"] * 3
+        assert not [one for one in heard(guests[0]) if one.startswith("notice")]
+        assert world.host.processes.started == []
+
+
+async def test_cancelled_one_whose_action_is_on_its_way_to_the_host(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[0].reply = slow_to_answer(NotificationType.IRREVOCABLE)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        # What is recorded before it is sent takes a while.
+        world.api.worker.slow_s = 0.5
+        async with aclosing(run.watch()) as lines:
+            async for line in lines:
+                if line is not None and line.state == "asked":
+                    break
+        assert states(run)[0] == "asked"
+        world.agent.drains.runs.cancel(run.record.id, "uid 7")
+        assert await over(run) == "cancelled"
+        world.api.worker.slow_s = 0.0
+        assert states(run) == ["cancelled"] * 3
+        assert world.host.processes.started == []
+
+
+async def test_a_host_too_old_to_call_off_acts_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        session = world.agent.fleet.sessions["compute-0"]
+        session.hello = attrs.evolve(session.hello, call_offs=False)
+        guests[0].reply = slow_to_answer(NotificationType.IRREVOCABLE)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await world.host.sleep(1)
+        world.agent.drains.runs.cancel(run.record.id, "uid 7")
+        assert await over(run) == "cancelled"
+        assert states(run) == ["done", "cancelled", "cancelled"]
+    said = f"{guests[0].uuid}: compute-0 is too old to call its action off: it goes on"
+    assert said in [record.getMessage() for record in caplog.records]
 
 
 async def test_members_of_a_group_come_far_from_each_other(tmp_path: Path) -> None:

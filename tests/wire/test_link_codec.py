@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, MAX_VOTER_REASON_BYTES, clip_utf8
 from hbtrio.wire.channel_messages import MAX_VOTERS
+from hbtrio.wire.link_call_off import MAX_REASON, CallOff
 from hbtrio.wire.link_codec import (
     MAX_LINK_LINE,
     LinkError,
@@ -110,9 +111,10 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", looks=True, holds=True),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", True, True, True),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
-        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true,"holds":true}',
+        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true,"holds":true,'
+        '"call_offs":true}',
     ),
     (
         INSTANCE,
@@ -176,6 +178,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"hold","uuid":"u-1","number":7,"since_s":1.5,"until_s":61.5,"left_s":59.5,'
         '"who":"uid 0","reason":"disk swap","is_ended":true}',
     ),
+    (CallOff("c-1", "why"), '{"type":"call_off","command_id":"c-1","reason":"why"}'),
     (Look("u-1"), '{"type":"look","uuid":"u-1"}'),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),
@@ -323,6 +326,7 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
     ("cls", "members"),
     [
         (Hello, {"hostname": "x" * (MAX_NAME + 1)}),
+        (CallOff, {"reason": "x" * (MAX_REASON + 1)}),
         (Hello, {"dropped": MAX_NUMBER + 1}),
         (Instance, {"vote_s": -1}),
         (Instance, {"restart_s": 2**31}),

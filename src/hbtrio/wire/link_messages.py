@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final, get_args
 import attrs
 import msgspec
 
+from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_parts import LinkRound, Remaining, Voters
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
@@ -57,7 +58,8 @@ class Hello:
     is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
     ``commands`` says what it runs for the agent's actions: ``configured`` or ``any``; "" if the
     host is too old to say, and to refuse any. ``looks``: whether it answers :class:`Look`, and
-    ``holds``: whether it takes :class:`HoldWord`; an older host would end the session.
+    ``holds`` and ``call_offs``: whether it takes :class:`HoldWord` and :class:`CallOff`; an older
+    host would end the session.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -71,6 +73,7 @@ class Hello:
     commands: Name = ""
     looks: bool = False
     holds: bool = False
+    call_offs: bool = False
 
 
 @attrs.frozen
@@ -320,6 +323,7 @@ class Goodbye:
     reason: Text
 
 
+FromEither = HoldWord | Ping | Pong | Goodbye
 FromHost = (
     Hello
     | Instance
@@ -330,14 +334,9 @@ FromHost = (
     | ActionProgress
     | Seen
     | OverloadReport
-    | HoldWord
-    | Ping
-    | Pong
-    | Goodbye
+    | FromEither
 )
-FromAgent = (
-    Welcome | Reporting | RoundCommand | ActCommand | Look | HoldWord | Ack | Ping | Pong | Goodbye
-)
+FromAgent = Welcome | Reporting | RoundCommand | ActCommand | CallOff | Look | Ack | FromEither
 LinkMessage = FromHost | FromAgent
 
 FROM_HOST: Final[tuple[type[FromHost], ...]] = get_args(FromHost)

@@ -86,7 +86,7 @@ async def test_a_session_begins_with_hello_and_a_snapshot() -> None:
     async with linked(agent) as on:
         first, second = await on.world.all_heartbeating(2)
         hello = Hello(
-            1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0, 1.0, "any", True, True
+            1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0, 1.0, "any", True, True, True
         )
         assert agent.received == [hello]  # and nothing more before it is welcome
         assert not on.link.connected

@@ -172,6 +172,20 @@ class AgentActions:
             await self._nursery.start(self._run, action, session, message, begin_by)
         return action
 
+    def call_off(self, action: FleetAction, reason: str) -> None:
+        """Has the host end an action before its command; one whose command has begun goes on.
+
+        The action then fails, and its last line has the reason. A host that is too old, or has lost
+        its link, is not told: the action comes to its end there.
+
+        Args:
+            action: one that :meth:`begin` has returned.
+            reason: at most ``MAX_REASON`` characters.
+        """
+        for command_id, one in self.in_progress.items():
+            if one is action and (session := self._fleet.sessions.get(action.hostname)):
+                session.call_off(command_id, reason)
+
     async def forget_member(self, uuid: str, who: str) -> bool:
         """Forgets a member of groups that no host has; the history has it.
 

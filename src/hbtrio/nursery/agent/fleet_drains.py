@@ -1,8 +1,9 @@
 """The drains of an agent: one action on all instances of some of its hosts.
 
-Each action is sent to its host as an operator's is. A host resumes its actions by itself when it is
-restarted. An agent that is restarted does not learn how an action has ended meanwhile: it does not
-repeat it, and the instance counts as failed.
+Each action is sent to its host as an operator's is, and called off there if the drain is cancelled
+before its command begins. A host resumes its actions by itself when it is restarted. An agent that
+is restarted does not learn how an action has ended meanwhile: it does not repeat it, and the
+instance counts as failed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.action import ActionState
-from hbtrio.fsm.drain import DrainItem, Turn
+from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
@@ -31,6 +32,7 @@ from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
+from hbtrio.wire.link_call_off import MAX_REASON
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.drain")
@@ -87,6 +89,8 @@ class FleetDrains:
         self._wall_clock = wall_clock
         self._records: dict[str, DrainRecord] = {}
         self._places: dict[tuple[str, int], DrainPlace] = {}
+        #: Actions that hosts have begun, by their instances.
+        self._begun: dict[str, FleetAction] = {}
         self._unwritten = WakeUp()
 
     async def load(self) -> None:
@@ -174,9 +178,18 @@ class FleetDrains:
             if "on hold until" in str(error):
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
+        self._begun[turn.uuid] = action
         self._nursery.start_soon(self._follow, run, action)
+        if run.machine.phase is not DrainPhase.RUNNING:
+            self.call_off(turn.uuid, run.record.reason)
 
     async def _follow(self, run: DrainRun, action: FleetAction) -> None:
+        try:
+            await self._take_lines(run, action)
+        finally:
+            del self._begun[action.uuid]
+
+    async def _take_lines(self, run: DrainRun, action: FleetAction) -> None:
         uuid, is_performed = action.uuid, False
         async with aclosing(action.lines.watch()) as lines:
             async for line in lines:
@@ -184,7 +197,10 @@ class FleetDrains:
                     continue
                 if line.step == "end":
                     outcome = _ENDS.get(line.outcome, ActionState.FAILED)
-                    run.ended(uuid, outcome, str(line.reason or ""), called_off=False)
+                    reason = str(line.reason or "")
+                    is_stopped = run.machine.phase is not DrainPhase.RUNNING
+                    called_off = is_stopped and reason == run.record.reason[:MAX_REASON]
+                    run.ended(uuid, outcome, reason, called_off=called_off)
                     return
                 if line.step == "notice" and not is_performed:
                     run.stepped(uuid, ActionState.PREPARING)
@@ -197,7 +213,12 @@ class FleetDrains:
                     return
 
     def call_off(self, uuid: str, reason: str) -> None:
-        """Does nothing: an action that its host has begun comes to its end there."""
+        """Has the host end the action on an instance if its command has not begun.
+
+        One that is being begun is called off once the host has begun it.
+        """
+        if (action := self._begun.get(uuid)) is not None:
+            self._actions.call_off(action, reason[:MAX_REASON])
 
     async def put(self, drain: StoredDrain) -> None:
         """Stores a drain that begins; while the store fails, later."""

@@ -20,6 +20,7 @@ from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
@@ -91,6 +92,8 @@ class HostSession:
     #: Words about holds that the host does not know, by uuid; the numbers of those it knows.
     _holds: dict[str, HoldWord] = attrs.field(factory=dict, init=False)
     _known_holds: dict[str, int] = attrs.field(factory=dict, init=False)
+    #: Actions that are to end before their commands, by those commands.
+    _call_offs: dict[str, CallOff] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
     #: Looks of operators at its instances.
     looks: Looks = attrs.field(init=False)
@@ -132,10 +135,29 @@ class HostSession:
         """Notes that the host has said a word about an instance itself."""
         self._known_holds[word.uuid] = word.number
 
+    def call_off(self, command_id: str, reason: str) -> None:
+        """Queues that an action is to end before its command; a host that is too old goes on."""
+        if (following := self._progress.get(command_id)) is None:
+            return
+        uuid, _ = following
+        if not self.hello.call_offs:
+            _log.warning(
+                "%s: %s is too old to call its action off: it goes on", uuid, self.hostname
+            )
+        else:
+            self._call_offs[command_id] = CallOff(command_id, reason)
+            self._to_send.set()
+
     async def send_reporting(self) -> None:
         """Sends the queued words and reporting states until cancelled or the link ends."""
         while True:
             await self._to_send.wait()
+            while self._call_offs:
+                call_off = self._call_offs.pop(next(iter(self._call_offs)))
+                try:
+                    await self.link.send(call_off)
+                except SessionEnded:
+                    return  # whoever follows these actions learns that
             while self._holds:
                 word = self._holds.pop(next(iter(self._holds)))
                 try:

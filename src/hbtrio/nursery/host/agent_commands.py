@@ -21,12 +21,14 @@ import attrs
 from hbtrio.config.host import GivenCommand
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.action_runs import ActionRefused
+from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
 from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
+from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
     VIM,
@@ -64,6 +66,8 @@ class AgentCommands:
         self._clock = clock
         self._feed = feed
         self._in_progress: dict[type, int] = dict.fromkeys(_COMMANDS, 0)
+        #: The actions that this session follows, by their commands.
+        self._actions: dict[str, ActionRun] = {}
 
     async def carry_out(
         self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand
@@ -136,14 +140,27 @@ class AgentCommands:
             await session.send(_refusal(command, str(error)))
             return
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
-        await session.send(Reply(command.command_id, ok=True))
+        self._actions[command.command_id] = action
+        try:
+            await self._follow(session, command.command_id, action)
+        finally:
+            del self._actions[command.command_id]
+
+    async def _follow(
+        self, session: LinkSession[FromAgent], command_id: str, action: ActionRun
+    ) -> None:
+        await session.send(Reply(command_id, ok=True))
         async with aclosing(action.progress()) as lines:
             async for line in lines:
                 if line is not None:
-                    await session.send(
-                        ActionProgress(command.command_id, _fitting(line), last=False)
-                    )
-        await session.send(ActionProgress(command.command_id, "{}", last=True))
+                    await session.send(ActionProgress(command_id, _fitting(line), last=False))
+        await session.send(ActionProgress(command_id, "{}", last=True))
+
+    def call_off(self, message: CallOff) -> None:
+        """Ends an action of this session if its command has not begun; see :class:`CallOff`."""
+        if (action := self._actions.get(message.command_id)) is not None:
+            _log.info("%s: action %s: %s", action.uuid, action.name, message.reason)
+            action.call_off(message.reason)
 
     def _permitted(self, command: ActCommand) -> ActionName:
         """Checks a command; a fault is recorded, as the host records what it refuses itself.

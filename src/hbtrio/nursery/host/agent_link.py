@@ -27,6 +27,7 @@ from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.policy.hold_messages import word_of
+from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
@@ -145,6 +146,7 @@ class HostLink:
             clock_s=self._clock.now(),
             looks=True,
             holds=True,
+            call_offs=True,
         )
         with suppress(SessionEnded):  # run() logs the reason
             await session.send(hello)
@@ -176,5 +178,7 @@ class HostLink:
                 self._host.set_reporting(uuid, enabled=enabled)
             case RoundCommand() | ActCommand():
                 nursery.start_soon(self._commands.carry_out, session, message)
+            case CallOff():
+                self._commands.call_off(message)
             case Look():
                 nursery.start_soon(self._looks.answer, session, message)
