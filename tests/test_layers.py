@@ -27,9 +27,9 @@ MOST_LEVELS: Final = 9
 #: application.
 MOST_ARROWS: Final = 98
 
-#: Modules that guest, host and agent share. Two are of drains, which a host runs for its own
-#: instances, and an agent for those of several hosts.
-MOST_SHARED: Final = 16
+#: Modules that guest, host and agent share. Three are of drains, which a host runs for its own
+#: instances, and an agent for those of several hosts; one of them is what both provide to them.
+MOST_SHARED: Final = 17
 
 #: Folders of the tests that are about no one package.
 OTHER_FOLDERS: Final = {

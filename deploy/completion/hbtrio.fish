@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl groups' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl notify-all' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl drain' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --check-replay --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --then --timeout --token-file --told --url --vms --watch --what --why --within
+set -g _shtab_hbtrio_opts_with_value --action --app-socket --before --by --ca --certificate --channel-dir --check-replay --config --control-socket --copy --device --ended --events --every-step --faults --for --group --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --not-before --on-reject --order --parallel --reason --recent --report --retry-for --seeds --since --state --state-dir --then --timeout --token-file --told --url --vms --watch --what --why --within
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -198,6 +198,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l json -d 'write JSON, one 
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l force -d 'skip the vote, not the notices'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l retry-for -x -d 'if the vote is rejected, ask again every 30 s for so long: 90s, 30m, 2h'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l then -xka "give-up force" -d 'what follows if it is rejected to the end; give-up is the default, force skips the vote'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l not-before -x -d 'plan the action: ask the guest from then on, every 30 s while it rejects; in how long (90s, 2h, 1d), 12:00, or 2026-01-31 12:00 (default now)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l before -x -d 'plan the action: perform it then without its vote, if the guest has rejected until then; within 30 days. The host keeps the plan'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l cancel-planned -d 'cancel the planned action of the instance'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l take-over -d 'end a corrective command that runs, instead of waiting for it'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-hold -d 'act on an instance that is on hold, too'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-group -d 'act also if more members of a group would be unavailable than it permits'

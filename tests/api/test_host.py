@@ -137,6 +137,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
             "owner": "",
             "policy": None,
             "not_acted": "",
+            "planned": None,
             "hostname": "compute-0",
             "since": "2026-01-01T00:00:01+00:00",
             "action": "",

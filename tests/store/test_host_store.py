@@ -17,6 +17,7 @@ from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.policy.profile import Profile
 from hbtrio.store import host_rows
 from hbtrio.store.database import open_database
@@ -138,14 +139,19 @@ async def test_a_drain_is_recalled_as_it_was_stored_last(path: str, clock: Clock
         assert (await store.recall()).drains == (StoredDrain(over, (done, PLACES[1])),)
 
 
-async def test_the_last_drains_are_kept(path: str, clock: Clock) -> None:
+async def test_the_last_drains_and_those_in_progress_are_kept(path: str, clock: Clock) -> None:
+    planned = PlannedTime(not_before=60.5, before=90.25)
     async with HostStore.open(path, clock) as store:
+        rules = attrs.evolve(DRAIN.rules, planned=planned)
+        going_on = attrs.evolve(DRAIN, id="p", begun_at=-1.0, rules=rules)
+        await store.put_drain(StoredDrain(going_on, (attrs.evolve(PLACES[1], drain="p"),)))
         for number in range(KEPT + 2):
-            record = attrs.evolve(DRAIN, id=f"d{number}", begun_at=float(number))
+            record = attrs.evolve(DRAIN, id=f"d{number}", begun_at=float(number), ended_at=99.0)
             place = attrs.evolve(PLACES[1], drain=record.id)
             await store.put_drain(StoredDrain(record, (place,)))
         kept = (await store.recall()).drains
-        assert [one.record.id for one in kept] == [f"d{n}" for n in range(2, KEPT + 2)]
+        assert [one.record.id for one in kept] == ["p", *(f"d{n}" for n in range(2, KEPT + 2))]
+        assert kept[0].record == going_on
         assert all(len(one.places) == 1 for one in kept)
 
 

@@ -17,7 +17,8 @@ def drain_families(prefix: str, drains: Drains) -> Iterator[Metric]:
         prefix: the daemon's: ``hbtrio_host``.
         drains: the daemon's.
     """
-    runs = list(drains.in_progress)
+    # A planned action waits for its time: it is neither drained nor stuck.
+    runs = [run for run in drains.in_progress if run.record.rules.planned is None]
     if not runs:
         return
     instances = GaugeMetricFamily(

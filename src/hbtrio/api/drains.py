@@ -27,7 +27,14 @@ from hbtrio.api.auth import operator_of
 from hbtrio.config.settings import choice, command, number
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drains import ON_REJECT, DrainPlan, DrainRefused, Drains, rules_of
-from hbtrio.wire.operator import DrainBody, DrainInstanceLine, DrainList, DrainRequest
+from hbtrio.wire.operator import (
+    DrainBody,
+    DrainInstanceLine,
+    DrainList,
+    DrainRequest,
+    PlannedLine,
+    PlanRequest,
+)
 from hbtrio.wire.operator.drain import LONGEST_RETRY_S, MOST_AT_ONCE
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName
 
@@ -41,6 +48,11 @@ class _CheckedDrainRequest(DrainRequest):
     order: str = choice("name", _ORDERS)
     retry_for_s: float = number(1800.0, 0, LONGEST_RETRY_S, "s")
     on_reject: str = choice("wait", ON_REJECT)
+
+
+@attrs.frozen(kw_only=True)
+class _CheckedPlanRequest(PlanRequest):
+    command: tuple[str, ...] = command("uuid")
 
 
 class DrainRoutes:
@@ -134,8 +146,8 @@ async def _plan(request: Request) -> DrainPlan:
 
 
 def in_progress(drains: Drains) -> tuple[DrainBody, ...]:
-    """The drains in progress, as a status has them."""
-    return tuple(_head(run) for run in drains.in_progress)
+    """The drains in progress, as a status has them; planned actions are at their instances."""
+    return tuple(_head(run) for run in drains.in_progress if run.due is None)
 
 
 def drain_body(run: DrainRun, *, whole: bool = False) -> DrainBody:
@@ -143,12 +155,12 @@ def drain_body(run: DrainRun, *, whole: bool = False) -> DrainBody:
     return msgspec.structs.replace(
         _head(run),
         appeared=() if run.is_over else run.appeared(),
-        instances=tuple(_instance(run, uuid) for uuid in run.places) if whole else (),
+        instances=tuple(_instance(run, uuid) for uuid in run.places) if whole or run.due else (),
     )
 
 
 def _head(run: DrainRun) -> DrainBody:
-    record = run.record
+    record, due = run.record, run.due
     return DrainBody(
         id=record.id,
         action=record.action,
@@ -164,7 +176,53 @@ def _head(run: DrainRun) -> DrainBody:
         hosts=run.hosts,
         counts=run.counts(),
         stuck_s=round(run.stuck_s, 1),
+        not_before=None if due is None else _time(due[0]),
+        before=None if due is None else _time(due[1]),
     )
+
+
+def planned_line(run: DrainRun | None) -> PlannedLine | None:
+    """The planned action of an instance, as its status shows it; None for none."""
+    if run is None or run.due is None:
+        return None
+    (item,) = run.machine.items.values()
+    not_before, before = run.due
+    return PlannedLine(
+        id=run.record.id,
+        action=str(run.record.action),
+        not_before=_time(not_before),
+        before=_time(before),
+        who=run.record.who,
+        state=item.state.value,
+        reason=item.reason,
+    )
+
+
+async def plan_request(request: Request) -> tuple[DrainPlan, datetime | None, datetime]:
+    """What a request wants planned for the instance of its path, and its times; None: now.
+
+    Raises:
+        HTTPException: 400, the body is faulty.
+    """
+    body = await api_parts.body_of(request, _CheckedPlanRequest)
+    plan = DrainPlan(
+        action=api_parts.word(ActionName, "action", body.action, ACTION_TABLE),
+        command=body.command,
+        instance=request.path_params["uuid"].lower(),
+        ignore_hold=body.ignore_hold,
+    )
+    not_before = _given("not_before", body.not_before) if body.not_before else None
+    return plan, not_before, _given("before", body.before)
+
+
+def _given(key: str, text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise HTTPException(400, f"body.{key}: not a time with its offset: {text[:40]!r}")
 
 
 def _instance(run: DrainRun, uuid: str) -> DrainInstanceLine:

@@ -13,6 +13,7 @@
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
+    POST /v1/instances/UUID/plan             {"action": "reboot", "not_before": …, "before": …}
     POST /v1/instances/UUID/hold             {"seconds": 3600, "reason": "..."}
     POST /v1/instances/UUID/unhold           ends the hold
     POST /v1/instances/UUID/forget           forgets a member of groups that has no channel
@@ -41,7 +42,7 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
-from hbtrio.api.drains import DrainRoutes, in_progress
+from hbtrio.api.drains import DrainRoutes, drain_body, in_progress, plan_request
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.groups import event_filter, group_lines
 from hbtrio.api.history import history_page
@@ -53,6 +54,7 @@ from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.page import page_routes
 from hbtrio.api.task_tree import tree_reply
 from hbtrio.log.subject import fields
+from hbtrio.nursery.drains import DrainRefused
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -70,6 +72,17 @@ _log = logging.getLogger("hbtrio.host")
 _AT_ONCE: Final = 100
 
 
+#: Faults that are no fault of the request itself.
+_CONFLICTS: Final = (
+    NotHeartbeating,
+    RoundOpen,
+    ActionRefused,
+    DrainRefused,
+    HoldRefused,
+    Expired,
+)
+
+
 def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmission:  # noqa: B008
     """The operator API of ``host`` as an ASGI application, for a unix socket.
 
@@ -84,6 +97,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+            Route("/v1/instances/{uuid}/plan", api.plan, methods=["POST"]),
             Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
             Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
             Route("/v1/instances/{uuid}/forget", api.forget, methods=["POST"]),
@@ -263,6 +277,14 @@ class _HostApi:
         _log.info("%s: action %s for %s", action.uuid, name, who, extra=fields("action"))
         return api_parts.stream(request, action.progress())
 
+    async def plan(self, request: Request) -> Response:
+        plan, not_before, before = await plan_request(request)
+        who = operator_of(request.scope)
+        with _faults():
+            begin_by(request, self._host.clock).check()
+            run = await self._host.drains.plan(plan, not_before, before, who)
+        return api_parts.answer(drain_body(run))
+
 
 async def _watch(opened: Round) -> api_parts.Items:
     kind, window = opened.kind, opened.window
@@ -286,5 +308,5 @@ def _faults() -> Iterator[None]:
         raise HTTPException(404, str(error)) from error
     except NotKept as error:
         raise HTTPException(503, f"history: {error}") from error
-    except (NotHeartbeating, RoundOpen, ActionRefused, HoldRefused, Expired) as error:
+    except _CONFLICTS as error:
         raise HTTPException(409, str(error)) from error

@@ -7,6 +7,7 @@ from typing import Final
 
 import hbtrio
 from hbtrio.api.common import files_line
+from hbtrio.api.drains import planned_line
 from hbtrio.api.holds import hold_line
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
@@ -166,6 +167,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         owner=host.owners.words(channel.uuid),
         policy=_policy(host, channel.uuid),
         not_acted="" if why_not is None else why_not.words,
+        planned=planned_line(host.drains.runs.planned(channel.uuid)),
     )
 
 

@@ -26,6 +26,7 @@ from hbtrio.fsm.drain_table import (
     DrainEvent,
     DrainState,
 )
+from hbtrio.fsm.planned_time import STALE, PlannedTime
 
 #: How long after a refusal an instance is asked again, in seconds.
 ASK_AGAIN_S: Final = 30.0
@@ -74,11 +75,14 @@ class DrainRules:
         parallel: the most actions at once, at least 1.
         retry_for_s: how long an instance may refuse or be blocked, in seconds; 0 skips it at once.
         on_reject: what to do about an instance whose guest rejects.
+        planned: when a planned action is due: it is asked until then, in place of ``retry_for_s``,
+            and performed without its vote at the end; None for a drain.
     """
 
     parallel: int = 1
     retry_for_s: float = RETRY_FOR_S
     on_reject: OnReject = OnReject.WAIT
+    planned: PlannedTime | None = None
 
 
 @attrs.define
@@ -177,10 +181,27 @@ class Drain:
             item for item in self.items.values() if item.state in OUT_OF_TURN and item.ask_at <= now
         ]
         due.sort(key=lambda item: item.ask_at)
-        return tuple(self._turn(item) for item in due[: self.rules.parallel - self.in_progress])
+        slots = self.rules.parallel - self.in_progress
+        return tuple(self._turn(item, now) for item in due[:slots])
 
-    def _turn(self, item: DrainItem) -> Turn:
+    def expire(self, now: float) -> tuple[str, ...]:
+        """Skips the instance of a planned action whose time is over; to be called before turns.
+
+        An instance that is being asked is left: its answer counts. Returns what was skipped.
+        """
+        planned = self.rules.planned
+        if planned is None:
+            return ()
+        waiting = [item for item in self.items.values() if item.state in OUT_OF_TURN]
+        stale = [item for item in waiting if planned.is_stale(item.ask_at, now)]
+        for item in stale:
+            self._move(item, DrainEvent.SKIPPED, STALE)
+        return tuple(item.uuid for item in stale)
+
+    def _turn(self, item: DrainItem, now: float) -> Turn:
+        planned = self.rules.planned
         force = item.state is DrainState.REJECTED and self.rules.on_reject is OnReject.FORCE
+        force = force or (planned is not None and now >= planned.before)
         item.state = DRAIN_TABLE.after(item.state, DrainEvent.TURN)
         item.reason = ""
         return Turn(item.uuid, force)
@@ -256,13 +277,16 @@ class Drain:
             self._move(item, DrainEvent.CANCELLED, reason)
             return
         since = now if item.refused_at is None else item.refused_at
-        until = since + self.rules.retry_for_s
-        if now >= until:
+        planned = self.rules.planned
+        until = since + self.rules.retry_for_s if planned is None else planned.before
+        # A reject in the last vote of a planned action is overridden at once, a block is not.
+        is_forced = planned is not None and event is DrainEvent.REJECTED
+        if now >= until and not is_forced:
             self._move(item, DrainEvent.SKIPPED, f"{event.name.lower()}: {reason}")
             return
         self._move(item, event, reason)
         item.refused_at = since
-        item.ask_at = min(now + ASK_AGAIN_S, until)
+        item.ask_at = min(now + ASK_AGAIN_S, max(now, until))
 
     # -- what becomes of the drain ------------------------------------------------------------
 

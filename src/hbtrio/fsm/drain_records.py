@@ -43,6 +43,11 @@ class DrainRecord:
     reason: str = ""
     ended_at: float | None = None
 
+    @property
+    def actor(self) -> str:
+        """Whom its actions are recorded for."""
+        return f"{'drain' if self.rules.planned is None else 'plan'} {self.id} of {self.who}"
+
 
 @attrs.frozen(kw_only=True)
 class DrainPlace:

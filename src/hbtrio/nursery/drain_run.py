@@ -1,8 +1,9 @@
 """Runs drains as tasks, of a host or of an agent: one action on many instances.
 
 A drain belongs to its daemon: whoever asked for it may go away. What it decides is in
-:mod:`hbtrio.fsm.drain`; each action runs as any other action, at the :class:`DrainSite`. What
-changes is stored before or with the action itself, so that the next run of the daemon goes on.
+:mod:`hbtrio.fsm.drain`; each action runs as any other action, at the
+:class:`~hbtrio.nursery.drain_site.DrainSite`. What changes is stored before or with the action
+itself, so that the next run of the daemon goes on.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import logging
 import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 import trio
 
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import Drain, DrainOutcome, DrainPhase, Turn
-from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_records import StoredDrain
 from hbtrio.fsm.drain_table import DrainState
+from hbtrio.nursery.drain_site import Blocked, DrainSite, Gone, Skipped
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.wire.operator import DrainLine
@@ -36,56 +38,6 @@ _BUG: Final = "a programming error, see the daemon's log"
 
 #: The outcome of one that only asks.
 DRY_RUN: Final = "dry-run"
-
-
-class Blocked(Exception):
-    """The action must not begin now."""
-
-
-class Skipped(Exception):
-    """The action is not to begin at all."""
-
-
-class Gone(Exception):
-    """The instance has left, as the drain wants it to."""
-
-
-class DrainSite(Protocol):
-    """Where the actions of a drain run, and where it is stored."""
-
-    def now(self) -> float:
-        """The time by a clock that goes on while the daemon is restarted, in seconds."""
-
-    def epoch_s(self) -> float:
-        """The time in seconds since the epoch."""
-
-    async def ask(self, record: DrainRecord, uuid: str) -> str:
-        """Asks a guest, for information alone, and returns its answer in words."""
-
-    async def ready(self, uuid: str) -> None:
-        """Waits until it is known how an instance is, within a bound."""
-
-    async def begin(self, record: DrainRecord, turn: Turn) -> None:
-        """Begins the action on an instance, and returns without waiting for its end.
-
-        Raises:
-            Blocked, Skipped, Gone: nothing was begun.
-        """
-
-    def call_off(self, uuid: str, reason: str) -> None:
-        """Ends the action on an instance if its command has not begun."""
-
-    async def put(self, drain: StoredDrain) -> None:
-        """Stores a drain that begins."""
-
-    def keep(self, record: DrainRecord) -> None:
-        """Stores a drain that has changed, soon."""
-
-    def keep_place(self, place: DrainPlace) -> None:
-        """Stores an instance of a drain that has changed, soon."""
-
-    def present(self, hostname: str) -> Mapping[str, str]:
-        """Returns the names of the instances that are on a host now, by uuid."""
 
 
 class DrainRun:
@@ -114,6 +66,8 @@ class DrainRun:
         self.machine = Drain(stored.record.rules, items, stored.record.phase)
         #: Whether no more turns are taken, since the daemon ends.
         self.is_paused = False
+        #: Set once the disk has it, or is known not to take it now.
+        self.stored = trio.Event()
         self._changed_at = trio.current_time()
         self._site = site
         self._is_resumed = is_resumed
@@ -142,11 +96,6 @@ class DrainRun:
             return DRY_RUN
         return (self.machine.outcome or DrainOutcome.ABORTED).value
 
-    @property
-    def who(self) -> str:
-        """Whom the actions are recorded for."""
-        return f"drain {self.record.id} of {self.record.who}"
-
     def counts(self) -> dict[str, int]:
         """How many instances are in each state."""
         found = Counter(item.state for item in self.machine.items.values())
@@ -155,7 +104,8 @@ class DrainRun:
     @property
     def stuck_s(self) -> float:
         """For how long no instance has changed its state, in seconds."""
-        return 0.0 if self.is_over else trio.current_time() - self._changed_at
+        is_moving = not self.is_over and self.record.rules.planned is None
+        return trio.current_time() - self._changed_at if is_moving else 0.0
 
     def again_s(self, uuid: str) -> float | None:
         """In how many seconds an instance that refuses has its turn; None if it does not."""
@@ -164,8 +114,19 @@ class DrainRun:
             return None
         return max(0.0, item.ask_at - self._site.now())
 
+    @property
+    def due(self) -> tuple[float, float] | None:
+        """The times of a planned action, in seconds since the epoch by the present wall clock."""
+        planned = self.record.rules.planned
+        if planned is None:
+            return None
+        offset_s = self._site.epoch_s() - self._site.now()
+        return offset_s + planned.not_before, offset_s + planned.before
+
     def appeared(self) -> tuple[str, ...]:
         """The instances on its hosts that came since it began, by name; it leaves them alone."""
+        if self.record.rules.planned is not None:
+            return ()
         present = [one for host in self.hosts for one in self._site.present(host).items()]
         return tuple(sorted(name or uuid for uuid, name in present if uuid not in self.places))
 
@@ -293,7 +254,9 @@ class DrainRun:
             if not self._is_resumed:
                 if not self.is_dry:
                     await self._site.put(StoredDrain(self.record, tuple(self.places.values())))
-                await self._ask_all()
+                self.stored.set()
+                if self.record.rules.planned is None:
+                    await self._ask_all()
             if self.is_dry:
                 self.machine.cancel("")
             async with trio.open_nursery() as nursery:
@@ -323,7 +286,10 @@ class DrainRun:
 
     async def _take_turns(self, nursery: trio.Nursery) -> None:
         while not self.machine.is_over:
-            turns = () if self.is_paused else self.machine.turns(self._site.now())
+            now = self._site.now()
+            for uuid in () if self.is_paused else self.machine.expire(now):
+                self._changed(uuid)
+            turns = () if self.is_paused else self.machine.turns(now)
             for turn in turns:
                 self._changed(turn.uuid)
                 nursery.start_soon(self._take, turn)

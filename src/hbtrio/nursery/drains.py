@@ -1,4 +1,8 @@
-"""Begins drains, one for each host at a time, and keeps those that ended last."""
+"""Begins drains, one for each host at a time, and keeps those that ended last.
+
+A planned action is a drain of one instance, which may go on beside those of its host: until its
+action begins it owns nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ import trio
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainRules, OnReject
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
-from hbtrio.nursery.drain_run import DrainRun, DrainSite
+from hbtrio.nursery.drain_run import DrainRun
+from hbtrio.nursery.drain_site import DrainSite
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.wire.vocabulary import ActionName
 
@@ -39,6 +44,7 @@ class DrainPlan:
         command: what performs it; empty for the configured command of each host.
         rules: how to go about the instances.
         hosts: the names of the hosts; none: this one.
+        instance: the uuid of the only one, of a planned action; "": all.
         first: the uuids of those that come first, in their order.
         by_group: whether the others come as far from those of their group as possible; else by
             name.
@@ -50,6 +56,7 @@ class DrainPlan:
     command: tuple[str, ...] = ()
     rules: DrainRules = attrs.field(factory=DrainRules)
     hosts: tuple[str, ...] = ()
+    instance: str = ""
     first: tuple[str, ...] = ()
     by_group: bool = False
     ignore_hold: bool = False
@@ -58,7 +65,8 @@ class DrainPlan:
     def record(self, who: str, epoch_s: float, boot_id: str) -> DrainRecord:
         """Makes the drain."""
         return DrainRecord(
-            id=f"d{round(epoch_s * 1000):x}",
+            id=f"{'d' if self.rules.planned is None else 'p'}{round(epoch_s * 1000):x}"
+            + (f"-{self.instance[:8]}" if self.instance else ""),
             action=self.action,
             command=self.command,
             rules=self.rules,
@@ -132,16 +140,22 @@ class Drains:
         """Begins a drain, or with ``is_dry`` only asks all guests.
 
         Raises:
-            DrainRefused: one of its hosts is being drained.
+            DrainRefused: one of its hosts is being drained, or there is a planned action for its
+                only instance.
         """
         run = DrainRun(stored, self._site, is_dry=is_dry)
         if not is_dry:
             for other in self.in_progress:
-                if common := set(run.hosts) & set(other.hosts):
-                    raise DrainRefused(_in_progress(min(common), other.record))
+                if reason := _conflict(run, other):
+                    raise DrainRefused(reason)
             self._add(run)
         self._nursery.start_soon(run.run, self._supervisor)
         return run
+
+    def planned(self, uuid: str) -> DrainRun | None:
+        """Returns the planned action for an instance that has not ended, if there is one."""
+        runs = (run for run in self.in_progress if run.record.rules.planned is not None)
+        return next((run for run in runs if uuid in run.places), None)
 
     def cancel(self, id_: str, who: str) -> DrainRun:
         """Cancels a drain.
@@ -193,6 +207,14 @@ class Drains:
             self.last.remove(over[0])
 
 
-def _in_progress(hostname: str, record: DrainRecord) -> str:
+def _conflict(run: DrainRun, other: DrainRun) -> str:
+    """Why a drain must not begin beside another one; "" if it may."""
+    record = other.record
     since = datetime.fromtimestamp(record.begun_at, UTC).isoformat(" ", "seconds")
-    return f"{hostname} is being drained since {since} by {record.who} (drain {record.id})"
+    is_planned = [one.record.rules.planned is not None for one in (run, other)]
+    if all(is_planned) and (common := set(run.places) & set(other.places)):
+        return f"{min(common)} has a planned {record.action} since {since} by {record.who}"
+    if not any(is_planned) and (shared := set(run.hosts) & set(other.hosts)):
+        by = f"by {record.who} (drain {record.id})"
+        return f"{min(shared)} is being drained since {since} {by}"
+    return ""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.store.sql import records, rows, text_of
 from hbtrio.wire.vocabulary import ActionName
 
@@ -50,15 +51,21 @@ TABLES: Final = (
     """,
 )
 
+#: Those of the migration that brings planned actions. The times are by the clock of the drain.
+PLANNED: Final = (
+    "ALTER TABLE drains ADD COLUMN not_before REAL",
+    "ALTER TABLE drains ADD COLUMN act_before REAL",
+)
+
 _DRAIN: Final = (
     "id, action, command, parallel, retry_for_s, on_reject, ignore_hold, who, begun_at, boot_id,"
-    " phase, reason, ended_at"
+    " phase, reason, ended_at, not_before, act_before"
 )
 _PLACE: Final = "drain, position, uuid, name, hostname, answer, state, reason, refused_at, ask_at"
 
 
 def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
-    """Stores drains, each in place of what was stored of it, and removes the oldest."""
+    """Stores drains, each in place of what was stored of it, and removes the oldest ended ones."""
     values = [
         (
             one.id,
@@ -74,6 +81,8 @@ def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
             one.phase.value,
             text_of(one.reason),
             one.ended_at,
+            None if one.rules.planned is None else one.rules.planned.not_before,
+            None if one.rules.planned is None else one.rules.planned.before,
         )
         for one in drains
     ]
@@ -81,8 +90,10 @@ def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
         return
     marks = ", ".join("?" * len(values[0]))
     db.executemany(f"INSERT OR REPLACE INTO drains ({_DRAIN}) VALUES ({marks})", values)
-    kept = f"SELECT id FROM drains ORDER BY begun_at DESC, id LIMIT {KEPT}"
-    db.execute(f"DELETE FROM drains WHERE id NOT IN ({kept})")
+    kept = (
+        f"SELECT id FROM drains WHERE ended_at IS NOT NULL ORDER BY begun_at DESC, id LIMIT {KEPT}"
+    )
+    db.execute(f"DELETE FROM drains WHERE ended_at IS NOT NULL AND id NOT IN ({kept})")
     db.execute("DELETE FROM drain_places WHERE drain NOT IN (SELECT id FROM drains)")
 
 
@@ -117,12 +128,21 @@ def drains(db: sqlite3.Connection) -> tuple[StoredDrain, ...]:
 
 def _drain(row: tuple[Any, ...]) -> DrainRecord:
     id_, action, command, parallel, retry_for_s, on_reject, ignore_hold, who = row[:8]
-    begun_at, boot_id, phase, reason, ended_at = row[8:]
+    begun_at, boot_id, phase, reason, ended_at, not_before, before = row[8:]
+    planned = None
+    if not_before is not None and before is not None:
+        planned = PlannedTime(not_before=not_before, before=before)
+    rules = DrainRules(
+        parallel=parallel,
+        retry_for_s=retry_for_s,
+        on_reject=OnReject(on_reject),
+        planned=planned,
+    )
     return DrainRecord(
         id=id_,
         action=ActionName(action),
         command=tuple(json.loads(command)),
-        rules=DrainRules(parallel=parallel, retry_for_s=retry_for_s, on_reject=OnReject(on_reject)),
+        rules=rules,
         ignore_hold=bool(ignore_hold),
         who=who,
         begun_at=begun_at,

@@ -110,5 +110,6 @@ HOST_SCHEMA: Final = Schema(
             "ALTER TABLE holds ADD COLUMN ends_boot REAL",
             "ALTER TABLE holds ADD COLUMN ends REAL",
         ),
+        drain_rows.PLANNED,
     ),
 )

@@ -178,6 +178,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """,
     ),
     drain_rows.TABLES,
+    drain_rows.PLANNED,
 )
 
 AGENT_SCHEMA: Final = Schema(

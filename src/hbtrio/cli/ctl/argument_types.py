@@ -120,3 +120,26 @@ def moment_before(now: datetime) -> Callable[[str], datetime]:
             raise argparse.ArgumentTypeError(f"{hint}: {text[:40]!r}") from None
 
     return read
+
+
+def moment_after(now: datetime) -> Callable[[str], datetime]:
+    """A type for a moment to come: in how long it comes, or a date, a time, or both.
+
+    A time alone is the next one of that name.
+
+    Args:
+        now: with a zone, which is that of dates and times without one.
+    """
+    before = moment_before(now)
+
+    def read(text: str) -> datetime:
+        try:
+            at = before(text)
+            if _SPAN.fullmatch(text):
+                return now + (now - at)
+            return at + timedelta(days=1) if _CLOCK.fullmatch(text) and at <= now else at
+        except (argparse.ArgumentTypeError, OverflowError):
+            hint = "not a time: give in how long (90s, 15m, 2h, 1d), 12:00, or 2026-01-31 12:00"
+            raise argparse.ArgumentTypeError(f"{hint}: {text[:40]!r}") from None
+
+    return read

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from typing import Any, Final
 
 from hbtrio.cli import Parser
-from hbtrio.cli.ctl.argument_types import Words, entry_id, number
+from hbtrio.cli.ctl.argument_types import Words, entry_id, moment_after, number
 from hbtrio.cli.ctl.drain_arguments import add_drain
 from hbtrio.cli.ctl.options import UUID_HELP, add_announcement, add_connection, add_filter
 from hbtrio.cli.ctl.order_arguments import add_orders
@@ -241,7 +242,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "perform an action on an instance, with its vote and notices",
         _JSON_LINES,
         usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] [--ignore-hold] "
-        "[--retry-for TIME] [--then {give-up,force}] UUID ACTION [-- COMMAND...]",
+        "[--retry-for TIME] [--then {give-up,force}] [--not-before TIME] [--before TIME] "
+        "[--cancel-planned] UUID [ACTION] [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",
@@ -249,7 +251,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = [str(name) for name in ACTION_TABLE]
     act.add_argument("uuid", metavar="UUID", help=UUID_HELP)
     act.add_argument(
-        "action", metavar="ACTION", type=Words("action", actions), help=", ".join(actions)
+        "action",
+        metavar="ACTION",
+        nargs="?",
+        type=Words("action", actions),
+        help=", ".join(actions),
     )
     act.add_argument("--force", action="store_true", help="skip the vote, not the notices")
     act.add_argument(
@@ -263,6 +269,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(GIVE_UP, FORCE),
         help="what follows if it is rejected to the end; give-up is the default, force skips the "
         "vote",
+    )
+    time = moment_after(datetime.now().astimezone())
+    act.add_argument(
+        "--not-before",
+        metavar="TIME",
+        type=time,
+        help="plan the action: ask the guest from then on, every 30 s while it rejects; in how "
+        "long (90s, 2h, 1d), 12:00, or 2026-01-31 12:00 (default now)",
+    )
+    act.add_argument(
+        "--before",
+        metavar="TIME",
+        type=time,
+        help="plan the action: perform it then without its vote, if the guest has rejected until "
+        "then; within 30 days. The host keeps the plan",
+    )
+    act.add_argument(
+        "--cancel-planned", action="store_true", help="cancel the planned action of the instance"
     )
     act.add_argument(
         "--take-over",

@@ -249,8 +249,14 @@ class Session:
     async def _act(self) -> int:
         name = self._options.action
         # Imported late: a plain status is asked for more often.
+        from hbtrio.cli.ctl.plan import carry_out_plan, is_plan
         from hbtrio.cli.ctl.retry import Retry, retried
 
+        if is_plan(self._options):
+            given = _command(self._options)
+            return await carry_out_plan(self._client, self._screen, self._options, given)
+        if name is None:
+            raise UserError("ACTION: which action? One of stop, reboot and so on")
         retry = Retry.of(self._options)
         body = ActRequest(
             action=name,

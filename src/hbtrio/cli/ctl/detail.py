@@ -16,7 +16,7 @@ from hbtrio.cli.ctl.past import happened
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS, counted
 from hbtrio.cli.ctl.times import moment, span_since, stamp
-from hbtrio.cli.ctl.views import hold_words, policy_words, what_happened
+from hbtrio.cli.ctl.views import hold_words, planned_words, policy_words, what_happened
 from hbtrio.cli.ctl.voters import write_voters
 from hbtrio.client.client import AnyDetail, CtlClient
 from hbtrio.errors import ExitStatus, UserError
@@ -107,6 +107,7 @@ def facts_of(one: AnyDetail, look: LookLine | None = None) -> Iterator[Fact]:
     yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
     yield Fact("Asks for", [one.corrective_action or ""])
     if isinstance(one, InstanceDetail):
+        yield Fact("Planned", [planned_words(one.planned)], "warn")
         yield Fact("Policy", [policy_words(one.policy)])
         yield Fact("Socket", [one.path])
     yield Fact("Next loss", [] if one.next_loss is None else list(_next_loss(one.next_loss)))

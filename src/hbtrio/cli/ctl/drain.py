@@ -137,6 +137,7 @@ async def _chosen(client: CtlClient, options: argparse.Namespace) -> str:
     """The drain in progress that the hosts on the command line name; else the last one."""
     drains = (await _ask(client, "/v1/drains", DrainList)).drains
     hosts = set(options.hosts)
+    drains = tuple(one for one in drains if one.before is None)  # planned ones are act's
     fit = [one for one in drains if not hosts or hosts & set(one.hosts)]
     going_on = [one for one in fit if not one.outcome]
     if len(going_on) > 1:

@@ -35,6 +35,7 @@ from hbtrio.wire.operator import (
     HoldLine,
     HostLine,
     InstanceLine,
+    PlannedLine,
     PolicyLine,
     Status,
 )
@@ -95,6 +96,7 @@ def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tu
         "",
     )
     yield from hold_lines(instances)
+    yield from _planned_lines(instances)
     if host.alarms:
         yield (
             f"ALARM: {counted(host.alarms, 'mass failure')}, the host itself is suspected; "
@@ -144,6 +146,24 @@ def hold_lines(instances: Iterable[InstanceLine | FleetInstanceLine]) -> Iterato
         yield f"{shown_name(one) or one.uuid}: {hold_words(one.hold)}", "warn"
     if (more := len(held) - _HOLDS) > 0:
         yield f"{counted(more, 'more instance')} on hold", "warn"
+
+
+def _planned_lines(instances: Iterable[InstanceLine]) -> Iterator[tuple[str, str]]:
+    planned = [one for one in instances if one.planned is not None]
+    for one in planned[:_HOLDS]:
+        yield f"{shown_name(one) or one.uuid}: {planned_words(one.planned)}", "warn"
+    if (more := len(planned) - _HOLDS) > 0:
+        yield f"{counted(more, 'more instance')} with a planned action", "warn"
+
+
+def planned_words(planned: PlannedLine | None) -> str:
+    """A planned action: when, by whom, and what its guest said; "" for none."""
+    if planned is None:
+        return ""
+    since, until = moment(planned.not_before), moment(planned.before)
+    said = f"; {planned.state}: {planned.reason}" if planned.reason else ""
+    when = f"asked from {since} on, done at {until}"
+    return f"{planned.action} planned by {planned.who}: {when}{said}"
 
 
 def hold_words(hold: HoldLine | None) -> str:

@@ -26,7 +26,8 @@ from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetA
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
-from hbtrio.nursery.drain_run import Blocked, DrainRun, Gone, Skipped
+from hbtrio.nursery.drain_run import DrainRun
+from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.wakeup import WakeUp
@@ -143,7 +144,7 @@ class FleetDrains:
         event = ACTION_TABLE[record.action].before
         assert event is not None
         try:
-            who = f"drain {record.id} of {record.who}"
+            who = record.actor
             asked = await self._rounds.ask(uuid, event, vote=True, who=who)
         except (Unknown, CantAsk, StoreFault) as why:
             return f"not asked: {why}"
@@ -170,7 +171,7 @@ class FleetDrains:
                 (),
                 force=turn.force,
                 ignore_hold=record.ignore_hold,
-                who=f"drain {record.id} of {record.who}",
+                who=record.actor,
             )
         except Unknown:
             _left(record)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
+import attrs
 import trio
 
 from hbtrio.config.host import HostConfig
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.domain import Standing
-from hbtrio.fsm.drain import DrainItem, Turn
+from hbtrio.fsm.drain import DrainItem, DrainRules, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
-from hbtrio.nursery.drain_run import Blocked, DrainRun, Gone, Skipped
+from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.planned_time import PlannedTime
+from hbtrio.nursery.drain_run import DrainRun
+from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.actions import ActionRun
@@ -21,7 +28,8 @@ from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.memory import HostMemory
-from hbtrio.nursery.host.refusals import UnknownInstance
+from hbtrio.nursery.host.refusals import UnknownInstance, recorded
+from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.nursery.supervisor import Supervisor
@@ -33,6 +41,12 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event, Notification
 NO_SOCKET: Final = "its socket is not there"
 
 _STOPPED: Final = frozenset({Standing.STOPPED, Standing.FAILED})
+
+#: The longest time until a planned action, in seconds: 30 days.
+LONGEST_PLAN_S: Final = 2_592_000.0
+
+#: How a planned action ends without its action.
+_UNDONE: Final = frozenset({DrainState.SKIPPED, DrainState.CANCELLED})
 
 _ENDED: Final = frozenset({ActionState.DONE, ActionState.REJECTED, ActionState.FAILED})
 
@@ -47,6 +61,7 @@ class DrainedHost(Protocol):
     holds: HostHolds
     guard: OnTimeGuard
     memory: HostMemory
+    remembering: Remembering
     supervisor: Supervisor
 
     @property
@@ -112,16 +127,64 @@ class HostDrains:
             )
         moment = memory.moment
         record = plan.record(who, moment.epoch_s, moment.boot_id)
+        planned = plan.rules.planned
+        asked_at = -math.inf if planned is None else planned.not_before
         present = [
             DrainPlace(
-                drain=record.id, position=0, name=name, hostname=hostname, item=DrainItem(uuid)
+                drain=record.id,
+                position=0,
+                name=name,
+                hostname=hostname,
+                item=DrainItem(uuid, ask_at=asked_at),
             )
             for uuid, name in self.present(hostname).items()
+            if plan.instance in ("", uuid)
         ]
         return self.runs.begin(
             StoredDrain(record, plan.ordered(present, self._host.groups.rule.name_of)),
             is_dry=plan.is_dry,
         )
+
+    async def plan(
+        self, plan: DrainPlan, not_before: datetime | None, before: datetime, who: str
+    ) -> DrainRun:
+        """Plans an action on one instance, and returns once the disk has it.
+
+        Args:
+            plan: the action and its instance.
+            not_before: when the guest is asked first; None, or a time that is over: now.
+            before: when the action is performed without its vote.
+            who: who asked.
+
+        Raises:
+            DrainRefused: it was not planned.
+            UnknownInstance: there is no such instance.
+        """
+        refused = self._host.remembering.action_refused
+        with recorded(partial(refused, plan.instance, plan.action, who)):
+            run = self._planned(plan, not_before, before, who)
+        await run.stored.wait()
+        return run
+
+    def _planned(
+        self, plan: DrainPlan, not_before: datetime | None, before: datetime, who: str
+    ) -> DrainRun:
+        memory, hostname = self._host.memory, self._host.config.hostname
+        if plan.instance not in self.present(hostname):
+            raise UnknownInstance(f"no instance {plan.instance} on this host")
+        if not memory.is_kept:
+            raise DrainRefused(f"a planned action needs a state directory: {memory.fault}")
+        now_s, epoch_s = self.now(), self.epoch_s()
+        begin_s = 0.0 if not_before is None else max(0.0, not_before.timestamp() - epoch_s)
+        end_s = before.timestamp() - epoch_s
+        if not begin_s < end_s <= LONGEST_PLAN_S:
+            raise DrainRefused("before: must be to come, after not_before, and within 30 days")
+        planned = PlannedTime(not_before=now_s + begin_s, before=now_s + end_s)
+        run = self.start(attrs.evolve(plan, rules=DrainRules(planned=planned)), who)
+        since, until = (_time(epoch_s + span_s) for span_s in (begin_s, end_s))
+        words = f"planned: not before {since}, without its vote at {until}"
+        self._host.remembering.action_planned(plan.instance, plan.action, words, run.record.actor)
+        return run
 
     # -- what the host tells ------------------------------------------------------------------
 
@@ -164,9 +227,7 @@ class HostDrains:
         assert event is not None
         try:
             self._check(record, uuid)
-            vote = self._host.open_round(
-                uuid, event, NotificationType.REVOCABLE, who=f"drain {record.id} of {record.who}"
-            )
+            vote = self._host.open_round(uuid, event, NotificationType.REVOCABLE, who=record.actor)
         except (Blocked, Gone, Skipped, UnknownInstance, NotHeartbeating, RoundOpen) as why:
             return f"not asked: {why}"
         await vote.done.wait()
@@ -198,7 +259,7 @@ class HostDrains:
                 record.command,
                 force=turn.force,
                 ignore_hold=record.ignore_hold,
-                who=f"drain {record.id} of {record.who}",
+                who=record.actor,
                 drain=record.id,
             )
         except UnknownInstance as error:
@@ -221,7 +282,8 @@ class HostDrains:
             raise Blocked(NO_SOCKET)
         self._missed.discard(uuid)
         if not record.ignore_hold and (hold := self._host.holds.of(uuid)) is not None:
-            raise Skipped(hold.words)
+            # A planned action still has its time: the hold may end before that.
+            raise (Skipped if record.rules.planned is None else Blocked)(hold.words)
         event = ACTION_TABLE[record.action].before
         assert event is not None
         if refusal := self._host.groups.refusal(uuid, event):
@@ -230,7 +292,8 @@ class HostDrains:
     @staticmethod
     def _left(record: DrainRecord, why: str) -> None:
         """An instance that left is done if the drain was to make it leave."""
-        if record.action in (ActionName.REBOOT, ActionName.RESIZE):
+        is_planned = record.rules.planned is not None
+        if is_planned or record.action in (ActionName.REBOOT, ActionName.RESIZE):
             raise Skipped(why)
         raise Gone(why)
 
@@ -245,7 +308,14 @@ class HostDrains:
             self._host.memory.drain(drain.record, drain.places)
 
     def keep(self, record: DrainRecord) -> None:
-        """Stores a drain that has changed, soon."""
+        """Stores a drain that has changed, soon; records how a planned action ends undone."""
+        if record.rules.planned is not None and record.ended_at is not None:
+            run = self.runs.get(record.id)
+            for uuid, item in {} if run is None else run.machine.items.items():
+                if item.state in _UNDONE:
+                    words = f"planned, {item.state.value}: {item.reason or record.reason}"
+                    remembering = self._host.remembering
+                    remembering.action_planned(uuid, record.action, words, record.actor)
         self._host.memory.drain(record, ())
 
     def keep_place(self, place: DrainPlace) -> None:
@@ -263,3 +333,7 @@ class HostDrains:
     def _name(self, uuid: str, channel: Channel) -> str:
         domain = self._host.domains.of(uuid)
         return channel.heartbeat.profile.name if domain is None else domain.name
+
+
+def _time(epoch_s: float) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from hbtrio.nursery.drains import DrainRefused
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import Expired
@@ -16,7 +17,14 @@ class UnknownInstance(Exception):
 
 
 #: Why a vote, notice or action was not begun.
-_REFUSALS: Final = (UnknownInstance, NotHeartbeating, RoundOpen, ActionRefused, Expired)
+_REFUSALS: Final = (
+    UnknownInstance,
+    NotHeartbeating,
+    RoundOpen,
+    ActionRefused,
+    DrainRefused,
+    Expired,
+)
 
 
 @contextmanager

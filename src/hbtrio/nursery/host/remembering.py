@@ -124,6 +124,10 @@ class Remembering:
         """Takes the refusal of an action; the name may be that of none, and the uuid unknown."""
         self._record_action(uuid, name, f"refused: {why}", who)
 
+    def action_planned(self, uuid: str, name: str, what: str, who: str) -> None:
+        """Takes that an action is planned, or that a planned one ends without its action."""
+        self._record_action(uuid, name, what, who)
+
     def round_refused(
         self, uuid: str, event: Event, notification: NotificationType, who: str, why: str
     ) -> None:

@@ -44,6 +44,7 @@ from hbtrio.wire.operator.drain import (
     DrainLine,
     DrainList,
     DrainRequest,
+    PlanRequest,
 )
 from hbtrio.wire.operator.events import (
     AnyEventLine,
@@ -77,6 +78,7 @@ from hbtrio.wire.operator.host import (
     LibvirtLine,
     MemoryLine,
     OverloadLine,
+    PlannedLine,
     PolicyLine,
     RoundEntry,
     Status,
@@ -136,6 +138,8 @@ __all__ = [
     "NextLossLine",
     "NoticeRequest",
     "OverloadLine",
+    "PlanRequest",
+    "PlannedLine",
     "PolicyLine",
     "ProgressLine",
     "Refusal",

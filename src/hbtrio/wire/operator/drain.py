@@ -90,6 +90,31 @@ class DrainRequest:
     dry_run: Annotated[bool, Meta(description="Ask all guests, and do nothing.")] = False
 
 
+@attrs.frozen(kw_only=True)
+class PlanRequest:
+    """Plans an action on an instance: it is asked from a time on, and not asked at the other."""
+
+    action: ActionWord
+    command: Annotated[tuple[Argument, ...], Meta(description="What performs it, as for act.")] = ()
+    not_before: Annotated[
+        str,
+        Meta(
+            description="When the guest is asked first, RFC 3339 with offset; empty: now. One that "
+            "rejects is asked again every 30 s."
+        ),
+    ] = ""
+    before: Annotated[
+        str,
+        Meta(
+            description="When the action is performed without its vote, RFC 3339 with offset; "
+            "within 30 days."
+        ),
+    ]
+    ignore_hold: Annotated[bool, Meta(description="Act on an instance that is on hold, too.")] = (
+        False
+    )
+
+
 class DrainInstanceLine(Body, frozen=True, kw_only=True):
     """An instance of a drain."""
 
@@ -133,8 +158,16 @@ class DrainBody(Body, frozen=True, kw_only=True):
     ] = 0.0
     appeared: _Appeared = ()
     instances: Annotated[
-        tuple[DrainInstanceLine, ...], Meta(description="In their order; a list has none.")
+        tuple[DrainInstanceLine, ...],
+        Meta(description="In their order; a list has none, but for planned actions."),
     ] = ()
+    not_before: Annotated[
+        Time | None, Meta(description="Of a planned action: when its guest is asked first.")
+    ] = None
+    before: Annotated[
+        Time | None,
+        Meta(description="Of a planned action: when it is performed without its vote."),
+    ] = None
 
 
 #: What a status has of drains.

@@ -169,6 +169,18 @@ class RoundEntry(Body, frozen=True, kw_only=True):
     ] = ""
 
 
+class PlannedLine(Body, frozen=True, kw_only=True):
+    """A planned action on an instance."""
+
+    id: Annotated[str, Meta(description="That of its drain.")]
+    action: str
+    not_before: Annotated[Time, Meta(description="When its guest is asked first.")]
+    before: Annotated[Time, Meta(description="When it is performed without its vote.")]
+    who: Annotated[Text, Meta(description="Who asked for it.")]
+    state: Annotated[str, Meta(description="As that of an instance in a drain.")]
+    reason: Annotated[Text, Meta(description="Why it is in that state.")] = ""
+
+
 class InstanceLine(Body, frozen=True, kw_only=True):
     """An instance: its heartbeat, what it advertised, what is open on it."""
 
@@ -208,6 +220,9 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     not_acted: Annotated[
         str, Meta(description="Why no corrective command runs for a failed instance at present.")
     ] = ""
+    planned: Annotated[PlannedLine | None, Meta(description="Missing if no action is planned.")] = (
+        None
+    )
 
 
 class Status(Body, frozen=True, kw_only=True):

@@ -1,0 +1,141 @@
+"""A planned action: asked from a time on, performed without its vote at another, never later."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain import (
+    ASK_AGAIN_S,
+    Drain,
+    DrainItem,
+    DrainOutcome,
+    DrainPhase,
+    DrainRules,
+    Turn,
+)
+from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.planned_time import LATE_S, STALE, PlannedTime
+
+BEGIN, END = 1000.0, 1100.0
+
+
+def planned() -> Drain:
+    time = PlannedTime(not_before=BEGIN, before=END)
+    return Drain(DrainRules(planned=time), [DrainItem("a", ask_at=BEGIN)])
+
+
+def rejected(one: Drain, at: float) -> None:
+    one.ended("a", ActionState.REJECTED, "a backup runs", at)
+
+
+def test_times_the_wrong_way_round_are_refused() -> None:
+    for before in (BEGIN, BEGIN - 1, math.nan):
+        with pytest.raises(ValueError, match="before"):
+            PlannedTime(not_before=BEGIN, before=before)
+
+
+def test_nothing_is_asked_before_its_time() -> None:
+    one = planned()
+    assert one.turns(BEGIN - 0.001) == ()
+    assert one.wakes_at == BEGIN
+    assert one.turns(BEGIN) == (Turn("a"),)
+
+
+def test_one_that_rejects_is_asked_again_and_not_asked_at_the_end() -> None:
+    one, at, asked = planned(), BEGIN, []
+    while (turns := one.turns(at)) == (Turn("a"),):
+        asked.append(at)
+        rejected(one, at + 1)
+        at = one.wakes_at
+    assert asked == [BEGIN + number * (ASK_AGAIN_S + 1) for number in range(4)]
+    assert (at, turns) == (END, (Turn("a", force=True),))
+    one.ended("a", ActionState.DONE, "", END + 5)
+    assert one.outcome is DrainOutcome.DRAINED
+
+
+def test_a_reject_in_a_vote_that_lasts_beyond_the_end_is_overridden_at_once() -> None:
+    one = planned()
+    one.turns(END - 1)
+    # However long the vote lasts: the answer of a guest that was asked in time is awaited.
+    late = END + 2 * LATE_S
+    assert (one.turns(late), one.expire(late)) == ((), ())
+    rejected(one, late)
+    assert one.expire(late) == ()
+    assert one.turns(late) == (Turn("a", force=True),)
+
+
+def test_an_accept_beyond_the_end_counts() -> None:
+    one = planned()
+    one.turns(END - 1)
+    one.step("a", ActionState.PREPARING)
+    one.ended("a", ActionState.DONE, "", END + 2 * LATE_S)
+    assert one.items["a"].state is DrainState.DONE
+
+
+def test_what_blocks_it_at_the_end_is_not_overridden() -> None:
+    one = planned()
+    one.turns(END - 20)
+    one.blocked("a", "group db: 1 of 3", END - 20)
+    assert one.wakes_at == END
+    assert one.turns(END) == (Turn("a", force=True),)
+    one.blocked("a", "group db: 1 of 3", END)
+    assert one.items["a"].state is DrainState.SKIPPED
+    assert one.items["a"].reason == "blocked: group db: 1 of 3"
+    assert one.outcome is DrainOutcome.INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("back_at", "expected"),
+    [
+        (END - 0.001, (Turn("a"),)),
+        (END, (Turn("a", force=True),)),
+        # Its turn was due at BEGIN, longer ago than LATE_S.
+        (END + 0.001, ()),
+    ],
+)
+def test_after_an_absence_nothing_stale_is_carried_out(
+    back_at: float, expected: tuple[Turn, ...]
+) -> None:
+    one = planned()
+    stale = one.expire(back_at)
+    assert one.turns(back_at) == expected
+    assert stale == (() if expected else ("a",))
+    if stale:
+        assert one.items["a"].reason == STALE
+        assert one.is_over
+
+
+@pytest.mark.parametrize(("late_s", "is_forced"), [(LATE_S, True), (LATE_S + 0.001, False)])
+def test_a_short_restart_at_the_end_is_no_absence(late_s: float, is_forced: bool) -> None:
+    one = planned()
+    one.turns(END - 5)
+    rejected(one, END - 5)
+    assert one.wakes_at == END
+    assert one.expire(END + late_s) == (() if is_forced else ("a",))
+    assert one.turns(END + late_s) == ((Turn("a", force=True),) if is_forced else ())
+
+
+def test_one_that_was_being_asked_when_the_daemon_ended_is_asked_again_in_its_time() -> None:
+    one = planned()
+    one.turns(BEGIN)
+    one.unresumed("a")
+    assert (one.expire(BEGIN + 50), one.turns(BEGIN + 50)) == ((), (Turn("a"),))
+    one.unresumed("a")
+    assert one.expire(END + LATE_S) == ("a",)
+
+
+def test_cancelled_nothing_is_done() -> None:
+    one = planned()
+    one.cancel("cancelled by uid 0")
+    assert one.phase is DrainPhase.CANCELLED
+    assert (one.turns(END), one.expire(END + 1000)) == ((), ())
+    assert one.outcome is DrainOutcome.CANCELLED
+
+
+def test_a_drain_has_no_time_that_can_be_over() -> None:
+    one = Drain(DrainRules(), [DrainItem("a")])
+    assert one.expire(1e9) == ()
+    assert one.turns(1e9) == (Turn("a"),)
