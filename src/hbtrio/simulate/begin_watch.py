@@ -7,16 +7,21 @@ writes the vote or notice to the guest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from hbtrio.simulate.observations import CarriedOut, Observation
+from hbtrio.simulate.order_observations import Refused
 from hbtrio.simulate.reject_watch import Feed, read_lines
 
 #: Returns when the clock of a host's process shows a time, in seconds of the run; of a process that
 #: is not the host's present one, the moment is long past: 0.
 WhenOf = Callable[[str, str, float], float]
+
+
+#: How the reason begins of a host that refuses a command which came too late.
+_EXPIRED: Final = "expired"
 
 
 @attrs.frozen
@@ -54,6 +59,15 @@ class BeginWatch:
                 self._commands[key] = _Command(message["command_id"], at_s)
 
         return read_lines(b'"begin_by_s"', commanded)
+
+    def link_to_agent(self, host: str) -> Feed:
+        """Reads what arrives at the agent from the daemon of a host."""
+
+        def answered(message: dict[str, Any]) -> None:
+            if not message.get("ok", True) and message.get("reason", "").startswith(_EXPIRED):
+                self._observe(Refused(self._now(), host, message["command_id"]))
+
+        return read_lines(f'"{_EXPIRED}'.encode(), answered)
 
     def channel_from_host(self, uuid: str, host: str) -> Feed:
         """Reads what the daemon of a host writes to an instance."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 import trio
 
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
-from hbtrio.simulate.histories import FindRequest
+from hbtrio.simulate.histories import DRAIN, FindRequest
 from hbtrio.simulate.observations import Decided, Reported
 from hbtrio.simulate.places import Stage
 from hbtrio.simulate.process import Process
@@ -61,6 +61,8 @@ class ObservedEvents:
         if not self._process.alive:
             return
         now = self._stage.timeline.now
+        if report.who.startswith(DRAIN):
+            return
         if report.kind in (ReportKind.VOTE, ReportKind.NOTICE):
             is_vote = report.kind is ReportKind.VOTE
             request = self._find()(report.uuid, report.event or "", is_vote)

@@ -68,7 +68,9 @@ class _Daemon:
 
 def schedule_of(scenario: Scenario, seed: int = 1) -> Schedule:
     """Returns a scenario without a fault."""
-    return Schedule(seed=seed, minutes=_MINUTES, vms=1, hosts=scenario.hosts, scenario=scenario)
+    return Schedule(
+        seed=seed, minutes=_MINUTES, vms=scenario.vms, hosts=scenario.hosts, scenario=scenario
+    )
 
 
 def cases(scenario: Scenario) -> list[Schedule]:

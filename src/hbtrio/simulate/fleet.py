@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
-from typing import Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 from hbtrio.config.guest import GuestConfig
 from hbtrio.daemons.guest import GuestWorld, serve_guest
@@ -27,7 +27,7 @@ from hbtrio.simulate.observations import AGENT, Notified, Observation, ProcessSt
 from hbtrio.simulate.operators import Operators
 from hbtrio.simulate.places import AGENT_LINK, Stage, no_manager, opening
 from hbtrio.simulate.process import Process
-from hbtrio.simulate.reject_watch import RejectWatch
+from hbtrio.simulate.reject_watch import Feed, RejectWatch, both, read_lines
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.strikes import Strikes
@@ -89,6 +89,7 @@ class Fleet:
         self.controller: Controller | None = None
         self.vim: Vim | None = None
         self.users: Vim | Operators
+        self._written: Callable[[str, str, bool], None] | None = None
         if schedule.has_agent:
             self.controller = Controller(stage)
             hosts = {host.uuid: host for host in self.hosts}
@@ -97,9 +98,10 @@ class Fleet:
             )
         else:
             named = {host.name: host for host in self.hosts}
-            self.users = Operators(
+            self.users = operators = Operators(
                 stage, named, self.instances, schedule.quiet_s, schedule.scenario
             )
+            self._written = operators.requests.written
         find = self.users.requests.request_of
         for host in self.hosts:
             host.find_request = find
@@ -157,20 +159,27 @@ class Fleet:
 
     def _linked(self, connection: Connection, address: str, machine: str) -> None:
         if address == AGENT_LINK:
-            rejects, begins = self._rejects.link_to_host(), self._begins.link_to_host(machine)
-
-            def at_host(data: bytes) -> None:
-                rejects(data)
-                begins(data)
-
-            connection.read_along(to_server=self._rejects.link_to_agent(), to_client=at_host)
+            connection.read_along(
+                to_server=both(self._rejects.link_to_agent(), self._begins.link_to_agent(machine)),
+                to_client=both(self._rejects.link_to_host(), self._begins.link_to_host(machine)),
+            )
 
     def _plugged(self, uuid: str, connection: Connection, host: str) -> None:
         connection.read_along(
             to_server=self._rejects.channel_to_guest(uuid),
             to_client=self._rejects.channel_to_host(uuid, host),
-            from_client=self._begins.channel_from_host(uuid, host),
+            from_client=both(self._begins.channel_from_host(uuid, host), self._rounds(uuid)),
         )
+
+    def _rounds(self, uuid: str) -> Feed:
+        """Reads what a host without an agent asks of an instance."""
+
+        def begun(message: dict[str, Any]) -> None:
+            if self._written is not None:
+                is_vote = message.get("notification_type") == "revocable"
+                self._written(uuid, message.get("event_type", ""), is_vote)
+
+        return read_lines(b'revocable"', begun)
 
     def _when(self, name: str, boot_id: str, clock_s: float) -> float:
         """When the clock of a host's process shows a time; see :class:`BeginWatch`."""

@@ -15,7 +15,12 @@ from hbtrio.simulate.places import Stage
 #: Finds the request of an instance's vote (True) or notice on an event; "" if there was none.
 FindRequest = Callable[[str, str, bool], str]
 
-_ROWS: Final = "SELECT id, kind, uuid, event, result, reason FROM history WHERE id > ? ORDER BY id"
+#: How the name of a drain begins, which asks all before it begins; nobody waits for the answers.
+DRAIN: Final = "drain "
+
+_ROWS: Final = (
+    "SELECT id, kind, uuid, event, result, reason, who FROM history WHERE id > ? ORDER BY id"
+)
 
 
 class HistoryReader:
@@ -38,13 +43,13 @@ class HistoryReader:
 
     def read(self) -> None:
         """Observes the new rows."""
-        for number, kind, uuid, event, result, reason in self._disk.db.execute(
+        for number, kind, uuid, event, result, reason, who in self._disk.db.execute(
             _ROWS, (self._last,)
         ).fetchall():
             self._last = number
             request = self._find(uuid, event, kind == "vote")
             is_round = kind in ("vote", "notice") and not reason.startswith("refused: ")
-            if is_round and request:
+            if is_round and request and not who.startswith(DRAIN):
                 now = self._stage.timeline.now
                 if self._decides:
                     self._stage.observe(Decided(now, self._decides, request, result))

@@ -30,6 +30,13 @@ from hbtrio.simulate.observations import (
     Struck,
     Verdict,
 )
+from hbtrio.simulate.order_observations import (
+    DrainBegan,
+    DrainEnded,
+    HoldEnded,
+    HoldSet,
+    Refused,
+)
 
 
 @attrs.frozen
@@ -89,4 +96,15 @@ def words_of(observation: Observation) -> Words:
             return Words(AGENT, f"command {command}: {outcome}")
         case CarriedOut(process=process, request=request):
             return Words(process, f"carries out {request}")
+        case HoldSet(instance=instance, host=host, until_s=until_s, stored=stored):
+            kept = "" if stored else ", not stored"
+            return Words(instance, f"{host} holds it until {until_s:.3f} s{kept}")
+        case HoldEnded(instance=instance, certain=certain):
+            return Words(instance, "its hold is ended" if certain else "is to be held no more")
+        case DrainBegan(drain=drain, host=host, most=most):
+            return Words(host, f"drain {drain} begins, at most {most} at once")
+        case DrainEnded(drain=drain, outcome=outcome):
+            return Words("operators", f"drain {drain} is over: {outcome}")
+        case Refused(process=process, request=request):
+            return Words(process, f"refuses {request}, which came too late")
     raise TypeError(f"no words for {observation}")

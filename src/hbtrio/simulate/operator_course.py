@@ -26,7 +26,7 @@ _FORCED: Final = 0.2
 _ACTIONS: Final = {"reboot": 3, "stop": 2, "pause": 3}
 
 #: The host, or the connection to it, has gone before the answer was complete.
-_GONE: Final = (OSError, trio.BrokenResourceError, h11.RemoteProtocolError, UserError)
+GONE: Final = (OSError, trio.BrokenResourceError, h11.RemoteProtocolError, UserError)
 
 
 class OperatorCourse:
@@ -92,7 +92,8 @@ class OperatorCourse:
                     began = True
                     self._observe(ActionBegan(self._now(), label, name, Owner.OPERATOR, not force))
                 self._requests.heard(uuid, line)
-        except _GONE as fault:
+        except GONE as fault:
             self._say(f"{label}: {type(fault).__name__}: {fault}")
         if began:
             self._observe(ActionEnded(self._now(), label))
+        self._requests.action_ended(uuid)

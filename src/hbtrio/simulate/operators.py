@@ -1,7 +1,8 @@
 """Simulates the operators of hosts without an agent: they act through the hosts' control sockets.
 
 Each instance has an operator who wants something of it now and then, and asks its host as
-``hbtrio ctl act`` does. What the host answers line by line is what the operator knows.
+``hbtrio ctl act`` does; another puts it on hold, and each host has one who drains it. What the host
+answers line by line is what the operator knows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import trio
 from hbtrio.net.connections import ConnectionEnds
 from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.simulate.compute import ComputeHost
+from hbtrio.simulate.drain_course import DrainCourse
+from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.instance import Instance
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import Owner
@@ -25,6 +28,8 @@ from hbtrio.simulate.places import Stage
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
+
+_OK: Final = 200
 
 _ROOT: Final = ConnectionEnds(credentials=PeerCredentials(1, 0, 0))
 
@@ -58,7 +63,8 @@ class Operators:
         self._by_uuid = {instance.uuid: instance for instance in instances}
         #: The host that each instance was last seen on.
         self._last: dict[str, str] = {}
-        names = {instance.uuid: instance.name for instance in instances}
+        self._quiet_s = quiet_s
+        self._names = names = {instance.uuid: instance.name for instance in instances}
         #: The votes and notices that they ask for.
         self.requests = OperatorRequests("op", Owner.OPERATOR, names, self._now, stage.observe)
         self._course = OperatorCourse(
@@ -77,22 +83,64 @@ class Operators:
         self.process.start(self._run)
 
     async def _run(self) -> None:
+        if self._scenario is not None:
+            await self._play(self._scenario)
+            return
+        random = self._stage.timeline.random
         async with trio.open_nursery() as nursery:
             for instance in self._instances:
-                nursery.start_soon(self._care_for, instance)
+                draw = random(f"operator of {instance.name}")
+                nursery.start_soon(self._course.care_for, instance.uuid, instance.name, draw)
+            for instance in self._instances:
+                draw = random(f"holds on {instance.name}")
+                nursery.start_soon(self._hold_course(instance).run, draw)
+            for name in self._hosts:
+                nursery.start_soon(self._drain_course(name).run, random(f"drains of {name}"))
 
-    async def _care_for(self, instance: Instance) -> None:
-        if self._scenario is not None:
-            await self._play(instance)
-            return
-        draw = self._stage.timeline.random(f"operator of {instance.name}")
-        await self._course.care_for(instance.uuid, instance.name, draw)
-
-    async def _play(self, instance: Instance) -> None:
-        """Reboots the first instance."""
+    async def _play(self, scenario: Scenario) -> None:
+        """Reboots the first instance, or those of the first host, one by one."""
         await trio.sleep(SCENARIO_S - self._stage.timeline.now)
-        if instance is self._instances[0] and self._is_there(instance.uuid):
-            await self._course.act(instance.uuid, instance.name, "reboot", force=False)
+        if scenario is Scenario.DRAIN:
+            wish = {"action": "reboot", "retry_for_s": 31.0}
+            await self._drain_course(next(iter(self._hosts))).drain(wish)
+        elif self._is_there(self._instances[0].uuid):
+            first = self._instances[0]
+            await self._course.act(first.uuid, first.name, "reboot", force=False)
+
+    def _hold_course(self, instance: Instance) -> HoldCourse:
+        def ask(word: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+            address = self._hosts[self._last[instance.uuid]].control_address
+            return self._lines(address, "POST", f"/v1/instances/{instance.uuid}/{word}", body)
+
+        return HoldCourse(
+            instance.uuid,
+            instance.name,
+            host=lambda: self._last[instance.uuid] if self._is_there(instance.uuid) else "",
+            ask=ask,
+            now=self._now,
+            observe=self._stage.observe,
+            say=partial(self._stage.trace.event, "operators"),
+            quiet_s=self._quiet_s,
+        )
+
+    def _drain_course(self, name: str) -> DrainCourse:
+        host = self._hosts[name]
+
+        async def restore(uuid: str) -> None:
+            await trio.lowlevel.checkpoint()
+            self._by_uuid[uuid].boot(host)
+
+        return DrainCourse(
+            name,
+            self._names,
+            drains=self.requests.drains,
+            ask=partial(self._lines, host.control_address),
+            restore=restore,
+            now=self._now,
+            observe=self._stage.observe,
+            say=partial(self._stage.trace.event, "operators"),
+            quiet_s=self._quiet_s,
+        )
 
     def _is_there(self, uuid: str) -> bool:
         place = self._by_uuid[uuid].place
@@ -111,33 +159,37 @@ class Operators:
 
     def _ask(self, uuid: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         address = self._hosts[self._last[uuid]].control_address
-        return self._lines(address, f"/v1/instances/{uuid}/act", body)
+        return self._lines(address, "POST", f"/v1/instances/{uuid}/act", body)
 
     def _now(self) -> float:
         return self._stage.timeline.now
 
     async def _lines(
-        self, address: str, path: str, body: dict[str, Any]
+        self, address: str, method: str, path: str, body: dict[str, Any] | None
     ) -> AsyncIterator[dict[str, Any]]:
-        """Posts a request and yields the lines of the answer."""
+        """Sends a request and yields the lines of the answer; none of a refusal."""
         stream = await self._stage.network.connect(self.process, address, _ROOT)
         parser = h11.Connection(h11.CLIENT)
-        content = json.dumps(body).encode()
+        content = b"" if body is None else json.dumps(body).encode()
         headers = {
             "Host": "localhost",
             "Content-Type": "application/json",
             "Content-Length": str(len(content)),
             "Connection": "close",
         }
-        request = h11.Request(method="POST", target=path, headers=list(headers.items()))
+        request = h11.Request(method=method, target=path, headers=list(headers.items()))
         events = (request, h11.Data(content), h11.EndOfMessage())
-        rest = b""
+        rest, status = b"", 0
         async with stream:
             await stream.send_all(b"".join(parser.send(event) or b"" for event in events))
             while not isinstance(event := parser.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     parser.receive_data(await stream.receive_some())
+                elif isinstance(event, h11.Response):
+                    status = event.status_code
                 elif isinstance(event, h11.Data):
                     *lines, rest = (rest + bytes(event.data)).split(b"\n")
                     for line in filter(None, lines):
                         yield json.loads(line)
+        if rest and status == _OK:
+            yield json.loads(rest)

@@ -82,6 +82,16 @@ class RejectWatch:
             self._observe(RejectArrived(self._now(), process, request))
 
 
+def both(first: Feed, second: Feed) -> Feed:
+    """Has two read the same bytes."""
+
+    def feed(data: bytes) -> None:
+        first(data)
+        second(data)
+
+    return feed
+
+
 def read_lines(marker: bytes, see: Callable[[dict[str, Any]], None]) -> Feed:
     """Cuts bytes into lines, and shows those that are JSON objects and have the marker in them."""
     rest = b""

@@ -99,6 +99,11 @@ class Requests:
         self._observe(Verdict(self._now(), request, result))
 
 
+def drain_action(drain: str, instance: str) -> str:
+    """Returns the action of a drain on an instance, by its name."""
+    return f"{drain} {instance}"
+
+
 class OperatorRequests(Requests):
     """The operators' requests, by what is answered to their actions.
 
@@ -108,6 +113,36 @@ class OperatorRequests(Requests):
 
     vim_waits_s = 3.0
     late_s = HOST_ALLOWS_S + 0.15
+
+    def __init__(
+        self,
+        prefix: str,
+        owner: Owner,
+        names: Mapping[str, str],
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+    ) -> None:
+        super().__init__(prefix, owner, names, now, observe)
+        #: The drain that each instance is part of.
+        self.drains: dict[str, str] = {}
+        self._listened_to: set[str] = set()
+
+    def begin_action(self, uuid: str, action: str) -> None:
+        """See :class:`Requests`; somebody listens to the answer until :meth:`action_ended`."""
+        super().begin_action(uuid, action)
+        self._listened_to.add(uuid)
+
+    def action_ended(self, uuid: str) -> None:
+        """Takes the end of the answer about an action."""
+        self._listened_to.discard(uuid)
+
+    def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
+        """Takes what a host asks of an instance: of a drain, if nobody listens, or resumed."""
+        if uuid in self._listened_to:
+            return
+        self.name(uuid, event, is_vote)
+        if uuid in self.drains:
+            super().begin_action(uuid, drain_action(self.drains[uuid], self._names[uuid]))
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""

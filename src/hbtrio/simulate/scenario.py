@@ -10,7 +10,7 @@ SCENARIO_S: Final = 20.0
 
 
 class Scenario(StrEnum):
-    """What happens, to the first instance and nobody else."""
+    """What happens, to the first instance and nobody else, or to all in a drain."""
 
     #: The VIM asks for a vote, which the VM rejects.
     VOTE = "vote"
@@ -18,16 +18,23 @@ class Scenario(StrEnum):
     ACT = "act"
     #: The VIM migrates the VM, which agrees, to the other host.
     MIGRATE = "migrate"
+    #: An operator drains a host without an agent: one VM after the other is rebooted.
+    DRAIN = "drain"
 
     @property
     def has_agent(self) -> bool:
         """Whether the hosts are linked to an agent."""
-        return self is not Scenario.ACT
+        return self not in (Scenario.ACT, Scenario.DRAIN)
 
     @property
     def hosts(self) -> int:
         """How many hosts it needs."""
         return 2 if self is Scenario.MIGRATE else 1
+
+    @property
+    def vms(self) -> int:
+        """How many instances it needs."""
+        return 2 if self is Scenario.DRAIN else 1
 
     @property
     def rejects(self) -> bool:

@@ -31,6 +31,7 @@ from hbtrio.simulate.observations import (
     Struck,
     Verdict,
 )
+from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded, Refused
 from hbtrio.simulate.truth import Truth
 
 #: How long before the end of a window is late, in seconds.
@@ -56,6 +57,9 @@ class Sighting(StrEnum):
     OWNED = "a corrective command that was not run: somebody owned the instance"
     BRAKE = "a corrective command that was not run: too many VMs had failed"
     LIBVIRT_SILENT = "a corrective command that was not run: libvirt did not answer"
+    HELD = "a corrective command that was not run: the VM was on hold"
+    GROUP = "a corrective command that was not run: its group forbade it"
+    DRAIN_OUTLIVED = "a drain that outlived a restart of its host"
 
 
 #: The causes of ``not-acted`` that are sightings.
@@ -64,6 +68,8 @@ _CAUSES: Final = {
     "owner": Sighting.OWNED,
     "brake": Sighting.BRAKE,
     "libvirt-silent": Sighting.LIBVIRT_SILENT,
+    "hold": Sighting.HELD,
+    "group": Sighting.GROUP,
 }
 
 
@@ -84,6 +90,7 @@ class SightingCounter:
         self._outlived: set[str] = set()
         self._commands: dict[str, str] = {}
         self._failed: set[str] = set()
+        self._drains: dict[str, DrainBegan] = {}
 
     def see(self, observation: Observation) -> None:
         """Looks at an observation."""
@@ -94,6 +101,10 @@ class SightingCounter:
                 self._see_action(observation)
             case CommandBegan() | CommandEnded():
                 self._see_command(observation)
+            case DrainBegan() | DrainEnded():
+                self._see_drain(observation)
+            case Refused():
+                self._count(Sighting.EXPIRED)
             case Began(condition=Condition.DOWN):
                 self._count(Sighting.DEATH_IN_VOTE, when=self._vote_is_open)
             case Began(condition=Condition.VM_HUNG, who=instance):
@@ -126,8 +137,6 @@ class SightingCounter:
             case RejectArrived(process=process):
                 stopped = truth.holds(process, Condition.STOPPED)
                 self._count(Sighting.REJECT_AT_STOPPED, when=stopped)
-            case Decided(result="expired"):
-                self._count(Sighting.EXPIRED)
             case Decided(overridden=True):
                 self._count(Sighting.OVERRIDDEN)
             case Struck(kind=kind) if kind.startswith("cut-power"):
@@ -157,6 +166,15 @@ class SightingCounter:
             case CommandEnded(command=command, outcome=outcome) if outcome in FAILED:
                 if command in self._commands:
                     self._failed.add(self._commands[command])
+
+    def _see_drain(self, observation: Observation) -> None:
+        match observation:
+            case DrainBegan(drain=drain):
+                self._drains[drain] = observation
+            case DrainEnded(drain=drain, outcome=outcome) if drain in self._drains:
+                began = self._drains.pop(drain)
+                outlived = self._truth.started_s.get(began.host, 0.0) > began.at_s
+                self._count(Sighting.DRAIN_OUTLIVED, when=outlived and outcome != LOST)
 
     def _see_loss(self, loss: Reported) -> None:
         truth = self._truth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
@@ -128,10 +128,10 @@ SOON_S: Final = 75.0
 _GONE: Final = Excuse("gone", "its QEMU has ended")
 
 
-class _Followed(Invariant):
+class Followed(Invariant):
     """Something after which an instance is acted upon, or its host says why it is not."""
 
-    excuses = (_GONE, ANNOUNCED, HOST_AWAY)
+    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -174,7 +174,7 @@ class _Followed(Invariant):
             )
 
 
-class CommandRetried(_Followed):
+class CommandRetried(Followed):
     """A corrective command that failed is retried, or given up with a reason."""
 
     name = "command-retried"
@@ -218,7 +218,7 @@ class CommandRetried(_Followed):
             self.judge(f"{what} at {since_s:.3f} s, and was not tried again soon")
 
 
-class LostCorrected(_Followed):
+class LostCorrected(Followed):
     """A VM that is lost is corrected by a host that may, or the host says why it is not."""
 
     name = "lost-corrected"

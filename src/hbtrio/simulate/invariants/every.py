@@ -11,7 +11,9 @@ from hbtrio.simulate.invariants.acting import (
     LostCorrected,
     OneOwner,
 )
+from hbtrio.simulate.invariants.drains import DrainBounded
 from hbtrio.simulate.invariants.groups import GroupKept
+from hbtrio.simulate.invariants.holds import HoldKept
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
 from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
 from hbtrio.simulate.invariants.processes import (
@@ -43,6 +45,8 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     CommandRetried,
     LostCorrected,
     GroupKept,
+    HoldKept,
+    DrainBounded,
     NothingStale,
     HistoryAgrees,
     NothingOutlives,

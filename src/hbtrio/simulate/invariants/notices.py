@@ -91,12 +91,12 @@ class NoNoticeAfterReject(Invariant):
         return away and rejected.at_s > asked.answer_by_s
 
 
-_GUEST_AWAY: Final = Excuse(
+GUEST_AWAY: Final = Excuse(
     "guest-away", "the guest that was told is no more, or can't be reached now"
 )
 
 #: A guest that is so, or was so since, knows nothing of the notice or can't be told of its end.
-_UNREACHABLE: Final = (
+UNREACHABLE: Final = (
     Condition.GUEST_DOWN,
     Condition.GUEST_STOPPED,
     Condition.VM_HUNG,
@@ -116,7 +116,7 @@ class NoticeEnded(Invariant):
     """Every notice of an event is followed by its end, by its cancellation or by it."""
 
     name = "notice-ended"
-    excuses = (_GUEST_AWAY, VIM_AWAY)
+    excuses = (GUEST_AWAY, VIM_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -158,7 +158,7 @@ class NoticeEnded(Invariant):
         since_s, instance = opened.notified.at_s, opened.notified.instance
         host = self.truth.host_of[instance]
         if not (
-            self.truth.held_since(since_s, instance, *_UNREACHABLE)
+            self.truth.held_since(since_s, instance, *UNREACHABLE)
             or self.truth.held_since(since_s, host, *AWAY)
         ):
             self._check(opened)
@@ -170,6 +170,6 @@ class NoticeEnded(Invariant):
             since_s, instance = notified.at_s, notified.instance
             self.judge(
                 f"{instance} was told of {notified.event} at {since_s:.3f} s, and of no end",
-                (_GUEST_AWAY, self.truth.held_since(since_s, instance, *_UNREACHABLE)),
+                (GUEST_AWAY, self.truth.held_since(since_s, instance, *UNREACHABLE)),
                 (VIM_AWAY, self.truth.held_since(since_s, VIM, Condition.VIM_AWAY)),
             )

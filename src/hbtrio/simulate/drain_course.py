@@ -1,0 +1,196 @@
+"""What the operators of a host without an agent want when they drain it, and how they follow it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+import trio
+
+from hbtrio.simulate.observations import ActionBegan, ActionEnded, Observation, Owner
+from hbtrio.simulate.operator_course import GONE
+from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded
+from hbtrio.simulate.requests import drain_action
+
+#: Seconds between two drains of a host, on average.
+DRAIN_S: Final = 120.0
+
+#: The share of drains that are cancelled, and how soon, in seconds.
+_CANCELLED: Final = 0.25
+_CANCEL_S: Final = (0.05, 15.0)
+
+#: For how long instances may refuse, in seconds.
+_RETRY_S: Final = (0.0, 31.0, 60.0)
+
+#: Seconds until one whose connection has gone asks again.
+_AGAIN_S: Final = 1.0
+
+#: Seconds after a drain until what it has stopped is started.
+_REST_S: Final = (2.0, 15.0)
+
+#: The states of an instance whose guest was told, until its action is over.
+_IN_PROGRESS: Final = ("told", "acting")
+
+#: Asks a host: method, path and body; yields the objects that are answered, none if it refuses.
+Ask = Callable[[str, str, dict[str, Any] | None], AsyncIterator[dict[str, Any]]]
+
+
+class DrainCourse:
+    """The operators who drain one host.
+
+    Args:
+        host: its name.
+        names: the instances' names by uuid.
+        drains: takes the drain that each instance is part of.
+        ask: asks the host.
+        restore: starts an instance that was stopped.
+        now: the time of the run, in seconds.
+        observe: called with what is observed.
+        say: called with what they do.
+        quiet_s: from when on nobody wants anything, in seconds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        names: Mapping[str, str],
+        *,
+        drains: MutableMapping[str, str],
+        ask: Ask,
+        restore: Callable[[str], Awaitable[None]],
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+        say: Callable[[str], None],
+        quiet_s: float,
+    ) -> None:
+        self._host = host
+        self._names = names
+        self._drains = drains
+        self._ask = ask
+        self._restore = restore
+        self._now = now
+        self._observe = observe
+        self._say = say
+        self._quiet_s = quiet_s
+        #: The drain that is followed; "" before it is known.
+        self._drain = ""
+        self._is_over = self._is_known = False
+        #: The instances on which its action is in progress.
+        self._acting: set[str] = set()
+        self._done: set[str] = set()
+
+    async def run(self, draw: random.Random) -> None:
+        """Drains the host now and then, until it is quiet."""
+        while self._now() < self._quiet_s:
+            await trio.sleep(draw.expovariate(1 / DRAIN_S))
+            action = draw.choice(("reboot", "stop"))
+            wish = {
+                "action": action,
+                "parallel": draw.choice((1, 1, 2)),
+                "order": draw.choice(("name", "group")),
+                "retry_for_s": draw.choice(_RETRY_S),
+                "on_reject": draw.choice(("wait", "wait", "skip", "abort")),
+                "ignore_hold": draw.random() < 0.2,
+            }
+            cancel_s = draw.uniform(*_CANCEL_S) if draw.random() < _CANCELLED else None
+            if self._now() >= self._quiet_s:
+                return
+            await self.drain(wish, cancel_s)
+            await trio.sleep(draw.uniform(*_REST_S))
+            if action == "stop":
+                for uuid in sorted(self._done):
+                    await self._restore(uuid)
+
+    async def drain(self, wish: Mapping[str, Any], cancel_s: float | None = None) -> None:
+        """Drains the host, and follows the drain to its end, also over restarts of the host.
+
+        Args:
+            wish: what is posted.
+            cancel_s: after how long it is cancelled, in seconds; None: it is not.
+        """
+        self._drain = ""
+        self._is_over = self._is_known = False
+        self._done.clear()
+        self._say(f"drains {self._host}: {dict(wish)}")
+        async with trio.open_nursery() as nursery:
+            if cancel_s is not None:
+                nursery.start_soon(self._cancel, cancel_s)
+            await self._listen("POST", "/v1/drains", dict(wish))
+            while not self._is_over:
+                await trio.sleep(_AGAIN_S)
+                if self._drain:
+                    await self._listen("GET", f"/v1/drains/{self._drain}/progress")
+                else:
+                    await self._find()
+            nursery.cancel_scope.cancel()
+
+    async def _cancel(self, after_s: float) -> None:
+        await trio.sleep(after_s)
+        if self._drain:
+            self._say(f"cancels drain {self._drain}")
+            try:
+                async for _ in self._ask("POST", f"/v1/drains/{self._drain}/cancel", {}):
+                    pass
+            except GONE as fault:
+                self._say(f"drain {self._drain}: {type(fault).__name__}: {fault}")
+
+    async def _find(self) -> None:
+        """Looks for a drain whose first line never came."""
+        try:
+            async for body in self._ask("GET", "/v1/drains", None):
+                open_ = [one["id"] for one in body["drains"] if one["ended"] is None]
+                self._drain = open_[0] if open_ else ""
+                self._is_over = not open_
+        except GONE as fault:
+            self._say(f"drains of {self._host}: {type(fault).__name__}: {fault}")
+            self._is_over = self._now() >= self._quiet_s
+
+    async def _listen(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+        """Takes in the lines of a drain; what is in progress is unknown once they end."""
+        heard = gone = False
+        try:
+            async for line in self._ask(method, path, body):
+                heard = True
+                self._take(line)
+        except GONE as fault:
+            gone = True
+            self._say(f"drain {self._drain}: {type(fault).__name__}: {fault}")
+        for uuid in sorted(self._acting):
+            self._action_ended(uuid)
+        if self._drain and not (heard or gone):
+            self._end(LOST)  # its host knows nothing of it, after a power cut
+
+    def _take(self, line: dict[str, Any]) -> None:
+        match line["step"]:
+            case "drain" if not self._is_known:
+                self._drain, self._is_known = line["id"], True
+                self._observe(DrainBegan(self._now(), self._drain, self._host, line["parallel"]))
+            case "instance":
+                self._instance(line["uuid"], line["state"])
+            case "end":
+                self._end(line["outcome"])
+
+    def _instance(self, uuid: str, state: str) -> None:
+        name = self._names[uuid]
+        self._drains[uuid] = self._drain
+        if state == "done":
+            self._done.add(uuid)
+        if state in _IN_PROGRESS and uuid not in self._acting:
+            self._acting.add(uuid)
+            action = drain_action(self._drain, name)
+            self._observe(ActionBegan(self._now(), action, name, Owner.OPERATOR))
+        elif state not in _IN_PROGRESS and uuid in self._acting:
+            self._action_ended(uuid)
+
+    def _action_ended(self, uuid: str) -> None:
+        self._acting.discard(uuid)
+        self._observe(ActionEnded(self._now(), drain_action(self._drain, self._names[uuid])))
+
+    def _end(self, outcome: str) -> None:
+        for uuid in sorted(self._acting):
+            self._action_ended(uuid)
+        self._is_over = True
+        for uuid in [uuid for uuid, drain in self._drains.items() if drain == self._drain]:
+            del self._drains[uuid]
+        self._observe(DrainEnded(self._now(), self._drain, outcome))

@@ -1,0 +1,85 @@
+"""Drains: no more actions at once than asked for, and nobody who was told is left in doubt."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from hbtrio.simulate.invariant import Invariant
+from hbtrio.simulate.invariants.notices import ARRIVES_S, ENDS, GUEST_AWAY, UNREACHABLE
+from hbtrio.simulate.observations import (
+    Began,
+    CommandBegan,
+    CommandEnded,
+    Condition,
+    Notified,
+    Observation,
+    Purpose,
+)
+from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded
+
+#: For how long before a notice arrived its guest may have been away: a window.
+_WINDOW_S: Final = 15.0
+
+
+class DrainBounded(Invariant):
+    """A drain acts on no more VMs at once than it may, and each it tells has its action or end."""
+
+    name = "drain-bounded"
+    excuses = (GUEST_AWAY,)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._drains: dict[str, DrainBegan] = {}
+        #: The last notice of each instance that was told by a drain, until it has its end.
+        self._told: dict[str, Notified] = {}
+        #: The drains of the commands that run, and of each instance told whose command has begun.
+        self._running: dict[str, str] = {}
+        self._acted: set[str] = set()
+
+    def see(self, observation: Observation) -> None:
+        """Counts the commands of each drain, and follows its notices."""
+        match observation:
+            case DrainBegan(drain=drain):
+                self._drains[drain] = observation
+            case DrainEnded(drain=drain, outcome=outcome) if outcome != LOST:
+                self.agenda.add(self.truth.now_s + ARRIVES_S, partial(self._check, drain))
+            case Notified(event=event, instance=instance):
+                self._forget(instance)
+                if event in ENDS and _drain_of(observation) in self._drains:
+                    self._told[instance] = observation
+            case CommandBegan(purpose=Purpose.ACTION, instance=instance):
+                if instance in self._told:
+                    self._command(observation, _drain_of(self._told[instance]))
+            case CommandEnded(command=command):
+                self._running.pop(command, None)
+            case Began(condition=Condition.VM_GONE, who=instance):
+                self._forget(instance)
+
+    def _forget(self, instance: str) -> None:
+        self._told.pop(instance, None)
+        self._acted.discard(instance)
+
+    def _command(self, began: CommandBegan, drain: str) -> None:
+        self._acted.add(began.instance)
+        running = sum(other == drain for other in self._running.values())
+        self._running[began.command] = drain
+        most = self._drains[drain].most
+        if running >= most:
+            self.judge(f"{began.name} of {began.instance} beside {running} more, at most {most}")
+
+    def _check(self, drain: str) -> None:
+        for instance, told in list(self._told.items()):
+            if _drain_of(told) != drain or instance in self._acted:
+                continue
+            self._forget(instance)
+            since_s = told.at_s - _WINDOW_S
+            self.judge(
+                f"{instance} was told of {told.event} at {told.at_s:.3f} s by drain {drain}, which "
+                "is over",
+                (GUEST_AWAY, self.truth.held_since(since_s, instance, *UNREACHABLE)),
+            )
+
+
+def _drain_of(notified: Notified) -> str:
+    return notified.action.partition(" ")[0]
