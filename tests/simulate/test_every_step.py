@@ -13,11 +13,13 @@ from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.observations import (
     REJECT,
     ActionEnded,
+    CommandBegan,
     CommandEnded,
     Observation,
     Placed,
     Verdict,
 )
+from hbtrio.simulate.order_observations import DrainBegan, DrainEnded
 from hbtrio.simulate.run import run_schedule
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
 from hbtrio.simulate.schedule import Schedule
@@ -26,8 +28,9 @@ from hbtrio.simulate.schedule_file import from_text, to_text
 #: Tests among which the kills of a scenario are divided, so that workers share them.
 PARTS = 8
 
-#: A migration has five times as many as the others: `hbtrio simulate --every-step migrate` has all.
-EACH = {Scenario.VOTE: 1, Scenario.ACT: 1, Scenario.MIGRATE: 12}
+#: A migration has five times as many as a vote, and those of a drain take longer: all are in
+#: `hbtrio simulate --every-step migrate` and `--every-step drain`.
+EACH = {Scenario.VOTE: 1, Scenario.ACT: 1, Scenario.MIGRATE: 12, Scenario.DRAIN: 14}
 
 cases_of = cache(cases)
 
@@ -60,6 +63,16 @@ def test_in_a_migration_the_vm_moves() -> None:
     ]
 
 
+def test_in_a_drain_one_vm_after_the_other_is_rebooted() -> None:
+    seen = seen_in(Scenario.DRAIN)
+    commands = [one for one in seen if isinstance(one, CommandBegan | CommandEnded)]
+    assert [getattr(one, "instance", "") for one in commands] == ["vm0", "", "vm1", ""]
+    assert [one.outcome for one in commands if isinstance(one, CommandEnded)] == ["done"] * 2
+    [began] = [one for one in seen if isinstance(one, DrainBegan)]
+    assert began.most == 1
+    assert [one.outcome for one in seen if isinstance(one, DrainEnded)] == ["drained"]
+
+
 @pytest.mark.parametrize("scenario", list(Scenario))
 def test_every_step_and_effect_of_every_daemon_has_its_kill(scenario: Scenario) -> None:
     numbers: dict[tuple[Kind, int], list[int]] = {}
@@ -74,7 +87,7 @@ def test_every_step_and_effect_of_every_daemon_has_its_kill(scenario: Scenario) 
     kinds = Counter(kind for kind, _ in numbers)
     agent = {Kind.KILL_AGENT_AT_STEP: 1, Kind.KILL_AGENT_AT_EFFECT: 1}
     assert kinds == {
-        Kind.KILL_GUEST_AT_STEP: 1,
+        Kind.KILL_GUEST_AT_STEP: scenario.vms,
         Kind.KILL_HOST_AT_STEP: scenario.hosts,
         Kind.KILL_HOST_AT_EFFECT: scenario.hosts,
         **(agent if scenario.has_agent else {}),

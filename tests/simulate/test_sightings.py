@@ -17,12 +17,14 @@ from hbtrio.simulate.observations import (
     Struck,
     Verdict,
 )
+from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded, Refused
 from hbtrio.simulate.sightings import Sighting, SightingCounter
 from hbtrio.simulate.truth import Truth
 from support.judged import action, asked, beating, command, during, loss, reported
 
 C = Condition
 ASKED = asked(40, 50)
+DRAIN = DrainBegan(40, "d1", "compute-0", 1)
 DOWN = Began(45, C.DOWN, "compute-0")
 HUNG = [*beating(), Began(20, C.VM_HUNG, "vm0")]
 
@@ -67,7 +69,7 @@ CASES: list[tuple[Sighting, list[Observation], list[Observation]]] = [
     ),
     (
         Sighting.EXPIRED,
-        [Decided(45, "compute-0", "r1", "expired")],
+        [Refused(45, "compute-0", "r1")],
         [Decided(45, "compute-0", "r1", "timeout")],
     ),
     (
@@ -117,6 +119,18 @@ CASES: list[tuple[Sighting, list[Observation], list[Observation]]] = [
         Sighting.LIBVIRT_SILENT,
         [reported(50, "not-acted", "libvirt-silent")],
         [reported(50, "not-acted", "policy")],
+    ),
+    (Sighting.HELD, [reported(50, "not-acted", "hold")], [reported(50, "hold")]),
+    (Sighting.GROUP, [reported(50, "not-acted", "group")], [reported(50, "not-acted", "busy")]),
+    (
+        Sighting.DRAIN_OUTLIVED,
+        [DRAIN, ProcessStarted(45, "compute-0"), DrainEnded(50, "d1", "drained")],
+        [DRAIN, ProcessStarted(45, "compute-1"), DrainEnded(50, "d1", "drained")],
+    ),
+    (
+        Sighting.DRAIN_OUTLIVED,
+        [DRAIN, ProcessStarted(45, "compute-0"), DrainEnded(50, "d1", "cancelled")],
+        [DRAIN, ProcessStarted(45, "compute-0"), DrainEnded(50, "d1", LOST)],
     ),
 ]
 

@@ -7,7 +7,7 @@ import inspect
 import attrs
 import pytest
 
-from hbtrio.simulate import observations
+from hbtrio.simulate import observations, order_observations
 from hbtrio.simulate.fault_kinds import Kind
 from hbtrio.simulate.invariant import Bounds, Violation
 from hbtrio.simulate.latencies import Latency
@@ -31,6 +31,13 @@ from hbtrio.simulate.observations import (
     Status,
     Struck,
     Verdict,
+)
+from hbtrio.simulate.order_observations import (
+    DrainBegan,
+    DrainEnded,
+    HoldEnded,
+    HoldSet,
+    Refused,
 )
 from hbtrio.simulate.schedule import Fault, Schedule
 from hbtrio.simulate.seed_result import Moment, SeedResult, from_line, to_line
@@ -153,6 +160,26 @@ EVERY: list[tuple[Observation, str, str]] = [
     (command(1), "vm0", "command reboot to correct a failure begins (c1)"),
     (CommandEnded(1, "c1", "failed"), "agent", "command c1: failed"),
     (CarriedOut(1, "compute-0", "r1", 2), "compute-0", "carries out r1"),
+    (
+        observations.Grouped(1, "compute-0", 2, 30),
+        "compute-0",
+        "at most 2 of its instances may be unavailable",
+    ),
+    (HoldSet(1, "vm0", "compute-0", 60), "vm0", "compute-0 holds it until 60.000 s"),
+    (
+        HoldSet(1, "vm0", "compute-0", 60, stored=False),
+        "vm0",
+        "compute-0 holds it until 60.000 s, not stored",
+    ),
+    (HoldEnded(1, "vm0"), "vm0", "its hold is ended"),
+    (HoldEnded(1, "vm0", certain=False), "vm0", "is to be held no more"),
+    (
+        DrainBegan(1, "d1", "compute-0", 2),
+        "compute-0",
+        "drain d1 begins, at most 2 at once",
+    ),
+    (DrainEnded(1, "d1", "drained"), "operators", "drain d1 is over: drained"),
+    (Refused(1, "compute-0", "r1"), "compute-0", "refuses r1, which came too late"),
 ]
 
 
@@ -165,7 +192,8 @@ def test_an_observation_in_words(observation: Observation, who: str, text: str) 
 def test_there_are_words_for_every_class() -> None:
     classes = {
         one
-        for _, one in inspect.getmembers(observations, inspect.isclass)
+        for module in (observations, order_observations)
+        for _, one in inspect.getmembers(module, inspect.isclass)
         if issubclass(one, Observation) and one is not Observation
     }
     assert {type(row[0]) for row in EVERY} == classes
