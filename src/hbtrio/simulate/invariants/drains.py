@@ -23,7 +23,7 @@ _WINDOW_S: Final = 15.0
 
 
 class DrainBounded(Invariant):
-    """A drain acts on no more VMs at once than it may, and each it tells has its action or end."""
+    """A drain acts on no more VMs at once than it may; each it tells has its action or its end."""
 
     name = "drain-bounded"
     excuses = (GUEST_AWAY,)

@@ -24,7 +24,7 @@ _FORGOTTEN: Final = Excuse(
 
 
 class HoldKept(Followed):
-    """Nothing corrective is done to a VM on hold; one still lost after it is acted upon."""
+    """Nothing corrective is done to a VM on hold; one still lost when that ends is acted upon."""
 
     name = "hold-kept"
     excuses = (*Followed.excuses, LOG, _FORGOTTEN)

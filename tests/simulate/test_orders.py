@@ -1,0 +1,248 @@
+"""Operators of hosts without an agent put VMs on hold and drain their hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from hbtrio.simulate.begin_watch import BeginWatch
+from hbtrio.simulate.drain_course import DrainCourse
+from hbtrio.simulate.fleet import Fleet
+from hbtrio.simulate.hold_course import HoldCourse
+from hbtrio.simulate.observations import (
+    ActionBegan,
+    ActionEnded,
+    Decided,
+    Notified,
+    Observation,
+    Owner,
+    Reported,
+)
+from hbtrio.simulate.order_observations import (
+    LOST,
+    DrainBegan,
+    DrainEnded,
+    HoldEnded,
+    HoldSet,
+    Refused,
+)
+from hbtrio.simulate.requests import OperatorRequests
+from hbtrio.simulate.schedule import Schedule
+
+NAMES = {"u0": "vm0", "u1": "vm1"}
+WISH = {"action": "stop"}
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[Observation]:
+    """What is observed in a quiet fleet without an agent."""
+    seen: list[Observation] = []
+    Fleet(Schedule(seed=3, minutes=8.0, vms=4, hosts=2), seen.append).run(280.0)
+    return seen
+
+
+def test_holds_are_set_and_over(seen: list[Observation]) -> None:
+    holds = [one for one in seen if isinstance(one, HoldSet)]
+    assert len({one.instance for one in holds}) > 1
+    assert all(one.stored and one.until_s < 280.0 for one in holds)
+    ended = [one for one in seen if isinstance(one, HoldEnded) and one.certain]
+    assert 0 < len(ended) < len(holds)
+    over = [one for one in seen if isinstance(one, Reported) and one.kind == "hold-over"]
+    assert len(over) == len(holds)
+
+
+def test_drains_begin_and_end(seen: list[Observation]) -> None:
+    began = [one for one in seen if isinstance(one, DrainBegan)]
+    ended = [one for one in seen if isinstance(one, DrainEnded)]
+    assert [one.drain for one in ended] == [one.drain for one in began] != []
+    assert {one.most for one in began} <= {1, 2}
+    told = [one for one in seen if isinstance(one, Notified) and one.action.startswith("d")]
+    assert {one.action.split()[0] for one in told} <= {one.drain for one in began}
+    assert told
+
+
+def test_a_drain_decides_no_request_of_anybody_else(seen: list[Observation]) -> None:
+    decided = [one for one in seen if isinstance(one, Decided) and one.process != one.request]
+    hosts = [(one.process, one.request) for one in decided if one.process.startswith("compute")]
+    assert len(set(hosts)) == len(hosts)
+
+
+class Host:
+    """Answers as a host does: what is asked of it, in order; an error is raised."""
+
+    def __init__(self, *answers: list[dict[str, Any] | Exception]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str]] = []
+
+    async def ask(
+        self, method: str, path: str, _body: dict[str, Any] | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((method, path))
+        for answer in self.answers.pop(0):
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+
+
+def began(drain: str = "d1") -> dict[str, Any]:
+    return {"step": "drain", "id": drain, "parallel": 2}
+
+
+def state(word: str, uuid: str = "u0") -> dict[str, Any]:
+    return {"step": "instance", "uuid": uuid, "state": word}
+
+
+END: dict[str, Any] = {"step": "end", "outcome": "drained"}
+GONE = trio.BrokenResourceError()
+
+
+async def drained(host: Host, drains: dict[str, str] | None = None) -> list[Observation]:
+    seen: list[Observation] = []
+
+    async def restore(_uuid: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    course = DrainCourse(
+        "compute-0",
+        NAMES,
+        drains={} if drains is None else drains,
+        ask=host.ask,
+        restore=restore,
+        now=lambda: 7.0,
+        observe=seen.append,
+        say=lambda _: None,
+        quiet_s=100.0,
+    )
+    await course.drain(WISH)
+    return seen
+
+
+BEGAN = DrainBegan(7, "d1", "compute-0", 2)
+ACTS = ActionBegan(7, "d1 vm0", "vm0", Owner.OPERATOR)
+ACTED = ActionEnded(7, "d1 vm0")
+ENDED = DrainEnded(7, "d1", "drained")
+
+
+async def test_the_lines_of_a_drain_are_observed(autojump_clock: trio.abc.Clock) -> None:
+    lines = [began(), state("waiting"), state("asked"), state("told"), state("acting")]
+    host = Host([*lines, state("done"), END])
+    assert await drained(host) == [BEGAN, ACTS, ACTED, ENDED]
+    assert host.asked == [("POST", "/v1/drains")]
+
+
+async def test_a_drain_is_followed_over_a_restart(autojump_clock: trio.abc.Clock) -> None:
+    host = Host(
+        [began(), state("told"), GONE],
+        [GONE],
+        [began(), state("acting"), state("done"), END],
+    )
+    assert await drained(host) == [BEGAN, ACTS, ACTED, ACTS, ACTED, ENDED]
+    assert host.asked[1:] == [("GET", "/v1/drains/d1/progress")] * 2
+
+
+async def test_a_drain_whose_first_line_never_came_is_found(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    known = {"drains": [{"id": "d0", "ended": "then"}, {"id": "d1", "ended": None}]}
+    host = Host([GONE], [GONE], [known], [began(), END])
+    assert await drained(host) == [BEGAN, ENDED]
+
+
+async def test_a_drain_that_was_refused_is_none(autojump_clock: trio.abc.Clock) -> None:
+    assert await drained(Host([], [{"drains": []}])) == []
+
+
+async def test_a_drain_of_which_its_host_knows_no_more_is_lost(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    assert await drained(Host([began(), GONE], [])) == [BEGAN, DrainEnded(7, "d1", LOST)]
+
+
+async def test_instances_are_part_of_a_drain_until_it_ends(autojump_clock: trio.abc.Clock) -> None:
+    drains = {"u1": "d0"}
+    await drained(Host([began(), state("waiting"), END]), drains)
+    assert drains == {"u1": "d0"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([[{"stored": True}], [{}]], ["set", "asked to end", "ended"]),
+        ([[{"stored": True}], []], ["set", "asked to end"]),
+        ([[{"stored": True}], [GONE]], ["set", "asked to end"]),
+        ([[], []], ["asked to end"]),
+    ],
+)
+async def test_a_hold_is_what_the_host_says(
+    answers: list[list[dict[str, Any] | Exception]],
+    expected: list[str],
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    host = Host(*answers)
+    seen: list[Observation] = []
+    began_s = trio.current_time()
+    course = HoldCourse(
+        "u0",
+        "vm0",
+        host=lambda: "compute-0",
+        ask=lambda word, body: host.ask("POST", word, body),
+        now=lambda: trio.current_time() - began_s,
+        observe=seen.append,
+        say=lambda _: None,
+        quiet_s=170.0,
+    )
+    draw = Random("a")
+    draw.random = iter([0.5, 0.5, 0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]).__next__  # type: ignore[method-assign]
+    await course.run(draw)
+    words = {HoldSet: "set", HoldEnded: "ended"}
+    assert [
+        "asked to end" if isinstance(one, HoldEnded) and not one.certain else words[type(one)]
+        for one in seen
+    ] == expected
+    assert host.asked == [("POST", "hold"), ("POST", "unhold")]
+
+
+def requests() -> OperatorRequests:
+    return OperatorRequests("op", Owner.OPERATOR, NAMES, lambda: 7.0, lambda _: None)
+
+
+def test_what_nobody_listens_to_is_a_request_of_its_own() -> None:
+    ledger = requests()
+    ledger.begin_action("u0", "act-1")
+    ledger.written("u0", "stop", True)  # its line will name it
+    assert ledger.request_of("u0", "stop", True) == ""
+    ledger.action_ended("u0")
+    ledger.written("u0", "stop", True)
+    assert ledger.request_of("u0", "stop", True) == "op-1"
+    assert ledger.action_of("u0") == "act-1"  # which its host has resumed
+
+
+def test_what_a_drain_asks_is_of_its_action() -> None:
+    ledger = requests()
+    ledger.drains["u0"] = "d1"
+    ledger.written("u0", "stop", False)
+    assert (ledger.action_of("u0"), ledger.request_of("u0", "stop", False)) == ("d1 vm0", "op-1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        ({"ok": False, "reason": "expired 0.3 s ago: nothing was done"}, True),
+        ({"ok": False, "reason": "no such instance"}, False),
+        ({"ok": True, "reason": "expired"}, False),
+    ],
+)
+def test_a_refusal_of_what_came_too_late_is_seen_at_the_agent(
+    reply: dict[str, Any], refused: bool
+) -> None:
+    seen: list[Observation] = []
+    watch = BeginWatch(lambda: 7.0, seen.append, lambda *_: 0.0)
+    line = json.dumps({"command_id": "c1", **reply}, separators=(",", ":"))
+    watch.link_to_agent("compute-0")(line.encode() + b"\n")
+    assert seen == ([Refused(7, "compute-0", "c1")] if refused else [])
