@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -102,7 +102,9 @@ END: dict[str, Any] = {"step": "end", "outcome": "drained"}
 GONE = trio.BrokenResourceError()
 
 
-async def drained(host: Host, drains: dict[str, str] | None = None) -> list[Observation]:
+async def drained(
+    host: Host, turn: Callable[[str, str], None] = lambda *_: None
+) -> list[Observation]:
     seen: list[Observation] = []
 
     async def restore(_uuid: str) -> None:
@@ -111,7 +113,7 @@ async def drained(host: Host, drains: dict[str, str] | None = None) -> list[Obse
     course = DrainCourse(
         "compute-0",
         NAMES,
-        drains={} if drains is None else drains,
+        drained=turn,
         ask=host.ask,
         restore=restore,
         now=lambda: 7.0,
@@ -164,10 +166,14 @@ async def test_a_drain_of_which_its_host_knows_no_more_is_lost(
     assert await drained(Host([began(), GONE], [])) == [BEGAN, DrainEnded(7, "d1", LOST)]
 
 
-async def test_instances_are_part_of_a_drain_until_it_ends(autojump_clock: trio.abc.Clock) -> None:
-    drains = {"u1": "d0"}
-    await drained(Host([began(), state("waiting"), END]), drains)
-    assert drains == {"u1": "d0"}
+@pytest.mark.parametrize("word", ["asked", "told", "acting"])
+async def test_who_has_its_turn_is_told_by_the_drain(
+    word: str, autojump_clock: trio.abc.Clock
+) -> None:
+    turns: list[tuple[str, str]] = []
+    host = Host([began(), state("waiting"), state("waiting", "u1"), state(word), END])
+    await drained(host, lambda uuid, drain: turns.append((uuid, drain)))
+    assert turns == [("u0", "d1")]
 
 
 @pytest.mark.parametrize(
@@ -225,8 +231,8 @@ def test_what_nobody_listens_to_is_a_request_of_its_own() -> None:
 
 def test_what_a_drain_asks_is_of_its_action() -> None:
     ledger = requests()
-    ledger.drains["u0"] = "d1"
     ledger.written("u0", "stop", False)
+    ledger.drained("u0", "d1")
     assert (ledger.action_of("u0"), ledger.request_of("u0", "stop", False)) == ("d1 vm0", "op-1")
 
 

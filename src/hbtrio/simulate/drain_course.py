@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
@@ -42,7 +42,7 @@ class DrainCourse:
     Args:
         host: its name.
         names: the instances' names by uuid.
-        drains: takes the drain that each instance is part of.
+        drained: called with an instance that has its turn, and the drain.
         ask: asks the host.
         restore: starts an instance that was stopped.
         now: the time of the run, in seconds.
@@ -56,7 +56,7 @@ class DrainCourse:
         host: str,
         names: Mapping[str, str],
         *,
-        drains: MutableMapping[str, str],
+        drained: Callable[[str, str], None],
         ask: Ask,
         restore: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
@@ -66,7 +66,7 @@ class DrainCourse:
     ) -> None:
         self._host = host
         self._names = names
-        self._drains = drains
+        self._drained = drained
         self._ask = ask
         self._restore = restore
         self._now = now
@@ -173,7 +173,8 @@ class DrainCourse:
 
     def _instance(self, uuid: str, state: str) -> None:
         name = self._names[uuid]
-        self._drains[uuid] = self._drain
+        if state in ("asked", *_IN_PROGRESS):
+            self._drained(uuid, self._drain)
         if state == "done":
             self._done.add(uuid)
         if state in _IN_PROGRESS and uuid not in self._acting:
@@ -191,6 +192,4 @@ class DrainCourse:
         for uuid in sorted(self._acting):
             self._action_ended(uuid)
         self._is_over = True
-        for uuid in [uuid for uuid, drain in self._drains.items() if drain == self._drain]:
-            del self._drains[uuid]
         self._observe(DrainEnded(self._now(), self._drain, outcome))

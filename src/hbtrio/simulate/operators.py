@@ -133,7 +133,7 @@ class Operators:
         return DrainCourse(
             name,
             self._names,
-            drains=self.requests.drains,
+            drained=self.requests.drained,
             ask=partial(self._lines, host.control_address),
             restore=restore,
             now=self._now,

@@ -123,8 +123,6 @@ class OperatorRequests(Requests):
         observe: Callable[[Observation], None],
     ) -> None:
         super().__init__(prefix, owner, names, now, observe)
-        #: The drain that each instance is part of.
-        self.drains: dict[str, str] = {}
         self._listened_to: set[str] = set()
 
     def begin_action(self, uuid: str, action: str) -> None:
@@ -137,12 +135,13 @@ class OperatorRequests(Requests):
         self._listened_to.discard(uuid)
 
     def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
-        """Takes what a host asks of an instance: of a drain, if nobody listens, or resumed."""
-        if uuid in self._listened_to:
-            return
-        self.name(uuid, event, is_vote)
-        if uuid in self.drains:
-            super().begin_action(uuid, drain_action(self.drains[uuid], self._names[uuid]))
+        """Takes what a host asks of an instance: for a drain, if nobody listens, or resumed."""
+        if uuid not in self._listened_to:
+            self.name(uuid, event, is_vote)
+
+    def drained(self, uuid: str, drain: str) -> None:
+        """What an instance is told from now on is of this drain, whose turn it has."""
+        super().begin_action(uuid, drain_action(drain, self._names[uuid]))
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""

@@ -20,8 +20,10 @@ from hbtrio.simulate.observations import (
     Over,
     Placed,
     ProcessStarted,
+    Purpose,
     Reported,
 )
+from hbtrio.simulate.order_observations import HoldEnded, HoldSet
 
 
 class Contradiction(Exception):
@@ -63,6 +65,10 @@ class Truth:
         #: Pairs of instance and host of which the host has last said that it heartbeats.
         self._heartbeating: set[tuple[str, str]] = set()
         self._actions: dict[str, Action] = {}
+        #: When the last action on each instance, or its command, has ended.
+        self.acted_s: dict[str, float] = {}
+        #: Until when the last hold on each instance was to be.
+        self.held_until_s: dict[str, float] = {}
 
     def see(self, observation: Observation) -> None:
         """Takes in what happened.
@@ -92,8 +98,13 @@ class Truth:
                 self._end_command(observation)
             case ActionBegan():
                 self._actions[observation.action] = Action(observation, observation.at_s)
-            case ActionEnded():
-                self._actions.pop(observation.action, None)
+            case ActionEnded(action=action) if action in self._actions:
+                ended = self._actions.pop(action)
+                self.acted_s[ended.began.instance] = observation.at_s
+            case HoldSet(instance=instance):
+                self.held_until_s[instance] = observation.until_s
+            case HoldEnded(instance=instance, certain=True):
+                self.held_until_s[instance] = observation.at_s
             case Asked() | Notified() if observation.action in self._actions:
                 self._actions[observation.action].step_s = observation.at_s
 
@@ -165,5 +176,7 @@ class Truth:
             for command in commands:
                 if command.command == ended.command:
                     commands.remove(command)
+                    if command.purpose is Purpose.ACTION:
+                        self.acted_s[command.instance] = ended.at_s
                     return
         raise Contradiction(f"{ended}: it has not begun")

@@ -62,6 +62,7 @@ def test_nothing_is_done_to_a_vm_on_hold(stream: list[Observation], outcome: str
         ([*LOST, reported(120, "heartbeating")], FINE),
         ([*LOST, reported(90, "heartbeating")], FINE),  # before its end
         ([*LOST, reported(120, "not-acted", "paused")], FINE),
+        ([*LOST, reported(90, "paused")], FINE),  # nor is anything done then
         ([*LOST, Began(120, C.VM_GONE, "vm0")], "gone"),
         ([*LOST, action(120)], "announced"),
         ([*LOST, *during(120, 220, C.DOWN, "compute-0"), command(379)], "host-away"),
@@ -73,6 +74,12 @@ def test_nothing_is_done_to_a_vm_on_hold(stream: list[Observation], outcome: str
         # Set anew: what is withheld then is withheld until that is over.
         ([*LOST, HoldSet(70, "vm0", "compute-0", 130), command(309)], FINE),
         ([*LOST, HoldSet(70, "vm0", "compute-0", 130), command(311)], VIOLATED),
+        # Held again after it.
+        ([*LOST, HoldSet(200, "vm0", "compute-0", 250), command(429)], "held"),
+        (
+            [*LOST, HoldSet(200, "vm0", "compute-0", 250), HoldEnded(210, "vm0"), command(389)],
+            "held",
+        ),
     ],
 )
 def test_one_that_is_lost_is_acted_upon_after_its_hold(

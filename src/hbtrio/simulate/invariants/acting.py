@@ -6,8 +6,8 @@ from functools import partial
 from typing import ClassVar, Final
 
 from hbtrio.simulate.invariant import Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
-from hbtrio.simulate.invariants.losses import FROZEN
+from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HELD, HOST_AWAY, LOG
+from hbtrio.simulate.invariants.losses import FROZEN, acted_due_s
 from hbtrio.simulate.observations import (
     ActionBegan,
     Began,
@@ -131,7 +131,7 @@ _GONE: Final = Excuse("gone", "its QEMU has ended")
 class Followed(Invariant):
     """Something after which an instance is acted upon, or its host says why it is not."""
 
-    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY)
+    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY, HELD)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -167,6 +167,12 @@ class Followed(Invariant):
         if truth.now_s < due_s or truth.holds(host, *AWAY):
             self.excuse(HOST_AWAY)
             self._check_at(max(due_s, truth.now_s + 1.0), instance, what, since_s)
+        elif (held_s := truth.held_until_s.get(instance, 0.0) + self.bounds.retry_s) > truth.now_s:
+            self.excuse(HELD)
+            self._check_at(held_s, instance, what, since_s)
+        elif (acted_s := acted_due_s(truth, self.bounds, instance)) > truth.now_s:
+            self.excuse(ANNOUNCED)
+            self._check_at(acted_s, instance, what, since_s)
         else:
             self.judge(
                 f"{what} at {since_s:.3f} s, and nothing followed",
@@ -213,6 +219,7 @@ class CommandRetried(Followed):
             self._since_s.get(instance) == self._in_vain_s.get(instance) == since_s
             and not truth.held_since(since_s - SOON_S, host, *AWAY, Condition.LIBVIRT_SILENT)
             and not truth.actions(instance)
+            and truth.held_until_s.get(instance, 0.0) < since_s
         ):
             del self._since_s[instance]
             self.judge(f"{what} at {since_s:.3f} s, and was not tried again soon")

@@ -10,7 +10,10 @@ from hbtrio.simulate.observations import Condition
 #: A daemon that is so does nothing.
 AWAY: Final = (Condition.STOPPED, Condition.DOWN)
 
-ANNOUNCED: Final = Excuse("announced", "an action on it is in progress")
+ANNOUNCED: Final = Excuse(
+    "announced", "an action on it is in progress, or its RESTART may not be over yet"
+)
+HELD: Final = Excuse("held", "it was on hold; from its end on the time counts")
 HOST_AWAY: Final = Excuse(
     "host-away", "its host's daemon is stopped or down; that time does not count"
 )

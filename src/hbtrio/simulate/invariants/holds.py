@@ -54,7 +54,9 @@ class HoldKept(Followed):
                 self._cut_s[host] = observation.at_s
             case Reported(kind="not-acted", cause="hold", instance=instance):
                 self._withheld.add(instance)
-            case Reported(kind="not-acted" | "heartbeating" | "stopped", instance=instance):
+            case Reported(
+                kind="not-acted" | "heartbeating" | "stopped" | "paused", instance=instance
+            ):
                 self._withheld.discard(instance)
             case CommandBegan(purpose=Purpose.CORRECTIVE, instance=instance):
                 self._command(observation)

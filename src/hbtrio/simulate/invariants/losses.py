@@ -112,6 +112,9 @@ class HungReported(Invariant):
             self._check_at(truth.now_s + self.bounds.loss_s, instance, hung_s)
         elif truth.now_s < due_s:
             self._check_at(due_s, instance, hung_s)
+        elif (acted_s := acted_due_s(truth, self.bounds, instance)) > truth.now_s:
+            self.excuse(ANNOUNCED)
+            self._check_at(acted_s, instance, hung_s)
         else:
             self.judge(
                 f"{instance} hangs since {hung_s:.3f} s, its loss was due at {due_s:.3f} s",
@@ -128,6 +131,15 @@ class HungReported(Invariant):
             and truth.held_since(hung_s, who, *conditions)
             for who, conditions in ((host, (Condition.LINK_DOWN,)), (AGENT, AWAY))
         )
+
+
+def acted_due_s(truth: Truth, bounds: Bounds, instance: str) -> float:
+    """Returns until when a host may wait for an instance after the last action, in seconds.
+
+    An action that failed may still have restarted it, as far as its host knows.
+    """
+    acted_s = truth.acted_s.get(instance)
+    return 0.0 if acted_s is None else acted_s + bounds.restarted_loss_s
 
 
 def loss_due_s(truth: Truth, bounds: Bounds, host: str, hung_s: float) -> float:
