@@ -14,6 +14,7 @@ from hbtrio.simulate.observations import (
     Owner,
     Purpose,
 )
+from hbtrio.simulate.order_observations import HoldSet
 from support.judged import (
     FINE,
     VIOLATED,
@@ -28,6 +29,12 @@ from support.judged import (
 )
 
 C = Condition
+
+
+def acted(at_s: float, outcome: str) -> list[Observation]:
+    began = command(at_s, purpose=Purpose.ACTION, number="c9")
+    ended = CommandEnded(at_s + 1, "c9", outcome)
+    return [action(at_s), began, ended, ActionEnded(at_s + 1, "a1")]
 
 
 @pytest.mark.parametrize("condition", [C.VM_PAUSED, C.VM_SAVING, C.VM_MIGRATING])
@@ -122,6 +129,10 @@ HOST = "compute-0"
         ([*FAILED, reported(60, "loss")], VIOLATED),
         ([*FAILED, Began(60, C.VM_GONE, "vm0")], "gone"),
         ([*FAILED, action(60)], "announced"),
+        ([*FAILED, *acted(60, "failed")], "called-off"),
+        ([*FAILED, *acted(60, "done")], VIOLATED),
+        ([*FAILED, HoldSet(60, "vm0", "compute-0", 100), command(279)], "held"),
+        ([*FAILED, HoldSet(60, "vm0", "compute-0", 100), command(281)], VIOLATED),
         ([*FAILED, action(60), ActionEnded(200, "a1")], VIOLATED),
         ([command(50, purpose=ACTION), CommandEnded(55, "c1", "failed")], FINE),
         ([command(50, "log"), CommandEnded(55, "c1", "failed")], FINE),
@@ -166,6 +177,10 @@ LOST = [*beating(), loss(50)]
         ([*LOST, reported(60, "stopped")], FINE),
         ([*LOST, Began(60, C.VM_GONE, "vm0")], "gone"),
         ([*LOST, action(60)], "announced"),
+        ([*LOST, *acted(60, "failed")], "called-off"),
+        ([*LOST, *acted(60, "done")], VIOLATED),
+        ([*LOST, HoldSet(60, "vm0", "compute-0", 100), command(279)], "held"),
+        ([*LOST, HoldSet(60, "vm0", "compute-0", 100), command(281)], VIOLATED),
         ([*LOST, *during(100, 300, C.DOWN, HOST), command(429.9)], "host-away"),
         ([*LOST, *during(100, 300, C.DOWN, HOST), command(431)], VIOLATED),
     ],

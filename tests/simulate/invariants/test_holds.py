@@ -6,6 +6,7 @@ import pytest
 
 from hbtrio.simulate.observations import (
     Began,
+    CommandEnded,
     Condition,
     Observation,
     ProcessStarted,
@@ -18,6 +19,13 @@ from support.judged import FINE, VIOLATED, action, beating, command, during, jud
 C = Condition
 HOLD = HoldSet(40, "vm0", "compute-0", 100)
 ASKED_TO_END = HoldEnded(60, "vm0", certain=False)
+
+
+def acted(at_s: float, outcome: str) -> list[Observation]:
+    began = command(at_s, purpose=Purpose.ACTION, number="c9")
+    return [began, CommandEnded(at_s + 1, "c9", outcome)]
+
+
 LOST = [*beating(), HOLD, loss(50), reported(51, "not-acted", "hold")]
 
 
@@ -65,6 +73,9 @@ def test_nothing_is_done_to_a_vm_on_hold(stream: list[Observation], outcome: str
         ([*LOST, reported(90, "paused")], FINE),  # nor is anything done then
         ([*LOST, Began(120, C.VM_GONE, "vm0")], "gone"),
         ([*LOST, action(120)], "announced"),
+        ([*LOST, *acted(120, "failed")], "called-off"),
+        ([*LOST, *acted(120, "done"), command(289)], "announced"),
+        ([*LOST, *acted(120, "done")], VIOLATED),
         ([*LOST, *during(120, 220, C.DOWN, "compute-0"), command(379)], "host-away"),
         ([*beating(), HOLD, reported(51, "not-acted", "hold")], FINE),  # it was not lost
         ([*beating(), HOLD, loss(50)], FINE),  # the hold is not why nothing was done

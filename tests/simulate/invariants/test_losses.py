@@ -7,6 +7,7 @@ import pytest
 from hbtrio.simulate.observations import (
     DISTURBANCES,
     Began,
+    CommandEnded,
     Condition,
     Observation,
     Over,
@@ -69,6 +70,7 @@ def test_a_disturbance_within_another_ends_with_the_longer_one() -> None:
     assert judged("healthy-not-lost", *stream).outcome == "disturbed"
 
 
+ACTS = command(22, purpose=Purpose.ACTION)
 HUNG = [*beating(), Began(20, C.VM_HUNG, "vm0")]
 HOST = "compute-0"
 
@@ -101,6 +103,9 @@ def started_in(*condition: Observation) -> list[Observation]:
         (started_in(*during(17, 21, C.DOWN, "agent")), "not-told"),
         (started_in(*during(17, 21, C.DISK_BAD, "agent")), VIOLATED),
         ([*HUNG, action(22)], "announced"),
+        ([*HUNG, ACTS, CommandEnded(23, "c1", "failed")], "called-off"),
+        ([*HUNG, ACTS, CommandEnded(23, "c1", "done"), loss(192)], "announced"),
+        ([*HUNG, ACTS, CommandEnded(23, "c1", "done")], VIOLATED),
         ([*HUNG, action(24.6)], VIOLATED),
         ([*HUNG, *during(21, 22, C.VM_PAUSED)], "frozen"),
         ([*HUNG, *during(21, 22, C.VM_SAVING)], "frozen"),

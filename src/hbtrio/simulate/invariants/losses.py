@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from hbtrio.simulate.invariant import Bounds, Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
+from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, CALLED_OFF, HOST_AWAY, LOG
 from hbtrio.simulate.observations import (
     AGENT,
     DISTURBANCES,
@@ -77,7 +77,7 @@ class HungReported(Invariant):
     """A VM that hangs is reported within its bound, also across restarts of its host."""
 
     name = "hung-reported"
-    excuses = (_SILENT_BEFORE, _NOT_TOLD, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY)
+    excuses = (_SILENT_BEFORE, _NOT_TOLD, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY, CALLED_OFF)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -120,6 +120,7 @@ class HungReported(Invariant):
                 f"{instance} hangs since {hung_s:.3f} s, its loss was due at {due_s:.3f} s",
                 (_NOT_TOLD, self._not_told(host, hung_s)),
                 (ANNOUNCED, bool(truth.actions(instance))),
+                (CALLED_OFF, instance in truth.called_off),
                 (_FROZEN, truth.held_since(hung_s, instance, *FROZEN)),
                 (_LIBVIRT, truth.held_since(hung_s, host, Condition.LIBVIRT_SILENT)),
             )
@@ -134,12 +135,10 @@ class HungReported(Invariant):
 
 
 def acted_due_s(truth: Truth, bounds: Bounds, instance: str) -> float:
-    """Returns until when a host may wait for an instance after the last action, in seconds.
-
-    An action that failed may still have restarted it, as far as its host knows.
-    """
-    acted_s = truth.acted_s.get(instance)
-    return 0.0 if acted_s is None else acted_s + bounds.restarted_loss_s
+    """Returns until when a host may wait for an instance after the last action, in seconds."""
+    if instance in truth.called_off or instance not in truth.acted_s:
+        return 0.0
+    return truth.acted_s[instance] + bounds.restarted_loss_s
 
 
 def loss_due_s(truth: Truth, bounds: Bounds, host: str, hung_s: float) -> float:
