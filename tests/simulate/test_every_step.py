@@ -30,7 +30,7 @@ PARTS = 8
 
 #: A migration has five times as many as a vote, and those of a drain take longer: all are in
 #: `hbtrio simulate --every-step migrate` and `--every-step drain`.
-EACH = {Scenario.VOTE: 1, Scenario.ACT: 1, Scenario.MIGRATE: 12, Scenario.DRAIN: 14}
+EACH = {Scenario.VOTE: 1, Scenario.ACT: 1, Scenario.MIGRATE: 12, Scenario.DRAIN: 20}
 
 cases_of = cache(cases)
 

@@ -229,6 +229,13 @@ def test_what_nobody_listens_to_is_a_request_of_its_own() -> None:
     assert ledger.action_of("u0") == "act-1"  # which its host has resumed
 
 
+def test_a_drain_that_has_to_wait_for_an_action_tells_nothing() -> None:
+    ledger = requests()
+    ledger.begin_action("u0", "act-1")
+    ledger.drained("u0", "d1")
+    assert ledger.action_of("u0") == "act-1"
+
+
 def test_what_a_drain_asks_is_of_its_action() -> None:
     ledger = requests()
     ledger.written("u0", "stop", False)

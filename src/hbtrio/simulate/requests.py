@@ -140,8 +140,9 @@ class OperatorRequests(Requests):
             self.name(uuid, event, is_vote)
 
     def drained(self, uuid: str, drain: str) -> None:
-        """What an instance is told from now on is of this drain, whose turn it has."""
-        super().begin_action(uuid, drain_action(drain, self._names[uuid]))
+        """What an instance is told now is of this drain, unless somebody else acts on it."""
+        if uuid not in self._listened_to:
+            super().begin_action(uuid, drain_action(drain, self._names[uuid]))
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""
