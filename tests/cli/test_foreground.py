@@ -103,13 +103,23 @@ def test_a_command_whose_wrapper_is_killed_gets_term(
     wrapper, said = trapping
     wrapper.kill()
     assert said.readline() == b"TERM\n"
-    (child,) = [
+    holders = {
         int(pid)
         for pid in os.listdir("/proc")
         if pid.isdigit() and _holds(int(pid), os.fstat(said.fileno()).st_ino)
-    ]
+    }
+    # Not what it has forked, and what is about to be another program.
+    (child,) = [pid for pid in holders if _parent_of(pid) not in holders]
     os.kill(child, signal.SIGUSR2)
     assert said.read() == b""
+
+
+def _parent_of(pid: int) -> int:
+    """The parent of a process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _holds(pid: int, pipe: int) -> bool:
