@@ -13,6 +13,12 @@ from typing import Final
 _ALIKE: Final = 0.7
 
 _SPAN: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
+#: What follows if a guest has rejected to the end.
+GIVE_UP, FORCE = "give-up", "force"
+
+#: The longest time to ask again for, in seconds: a week.
+_LONGEST_RETRY_S: Final = 604_800.0
+
 _CLOCK: Final = re.compile(r"\d{2}:\d{2}(?::\d{2})?", re.ASCII)
 
 
@@ -98,6 +104,18 @@ def span(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{hint}: {text[:40]!r}")
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     return timedelta(days, seconds, 0, 0, minutes, hours).total_seconds()
+
+
+def retry_span(text: str) -> float:
+    """A time to ask again for, 1 s to a week.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    seconds = span(text)
+    if not 1 <= seconds <= _LONGEST_RETRY_S:
+        raise argparse.ArgumentTypeError(f"not 1s to 7d: {text!r}")
+    return seconds
 
 
 def moment_before(now: datetime) -> Callable[[str], datetime]:

@@ -11,11 +11,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from hbtrio.cli import Parser
-from hbtrio.cli.ctl.argument_types import Words, entry_id, moment_after, number
+from hbtrio.cli.ctl.argument_types import (
+    FORCE,
+    GIVE_UP,
+    Words,
+    entry_id,
+    moment_after,
+    number,
+    retry_span,
+)
 from hbtrio.cli.ctl.drain_arguments import add_drain
 from hbtrio.cli.ctl.options import UUID_HELP, add_announcement, add_connection, add_filter
 from hbtrio.cli.ctl.order_arguments import add_orders
-from hbtrio.cli.ctl.retry import FORCE, GIVE_UP, retry_span
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
@@ -241,9 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "act",
         "perform an action on an instance, with its vote and notices",
         _JSON_LINES,
-        usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] [--ignore-hold] "
-        "[--retry-for TIME] [--then {give-up,force}] [--not-before TIME] [--before TIME] "
-        "[--cancel-planned] UUID [ACTION] [-- COMMAND...]",
+        usage="%(prog)s [-h] [--json] [options] UUID [ACTION] [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.cli.ctl.argument_types import span
+from hbtrio.cli.ctl.argument_types import FORCE
 from hbtrio.cli.ctl.progress import ProgressView
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.errors import UserError
@@ -18,12 +18,6 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName
 
 #: How long after a reject the guest is asked again, in seconds.
 RETRY_S: Final = 30.0
-
-#: The longest time to ask again for, in seconds: a week.
-_LONGEST_S: Final = 604_800.0
-
-#: What follows if the guest has rejected to the end.
-GIVE_UP, FORCE = "give-up", "force"
 
 
 @attrs.frozen
@@ -47,18 +41,6 @@ class Retry:
         if options.force:
             raise UserError("--retry-for: with --force there is no vote to ask again")
         return cls(options.retry_for, options.then == FORCE)
-
-
-def retry_span(text: str) -> float:
-    """A time to ask again for, 1 s to a week.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    seconds = span(text)
-    if not 1 <= seconds <= _LONGEST_S:
-        raise argparse.ArgumentTypeError(f"not 1s to 7d: {text!r}")
-    return seconds
 
 
 async def retried(
