@@ -269,7 +269,7 @@ async def test_ctl(files: Path) -> None:
                 2,
                 ["argument EVENT: resume: not voted on, only notified (see …)"],
             ),
-            (f"ctl act {UUID}", 2, ["…required: ACTION (see hbtrio ctl act --help)"]),
+            (f"ctl act {UUID}", 2, ["ACTION: which action? One of stop, reboot and so on"]),
             (f"ctl act {UUID} x", 2, ["argument ACTION: …'x'… (see hbtrio ctl act --help)"]),
             (
                 "ctl events --recent x",
