@@ -25,9 +25,11 @@ def test_there_are_enough_of_them() -> None:
 
 #: The invariants that no break violates yet; `history-agrees` is violated beside `decided-once`.
 UNTRIED = {
+    "drain-bounded",
     "group-kept",
     "healthy-not-lost",
     "history-agrees",
+    "hold-kept",
     "hung-reported",
     "no-crash",
     "nothing-stale",

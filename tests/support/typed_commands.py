@@ -45,6 +45,11 @@ EXEMPT: Final = (
     Exempt(r"git clone … .*", "the address is not known yet", ".ci/run"),
     Exempt(r"\. \.venv/bin/activate", "tests have the environment already", "Makefile"),
     Exempt(r"hbtrio ctl drain .*", "acts on every VM there is", "tests/api/test_drain_ctl.py"),
+    Exempt(
+        r"hbtrio ctl act .* (--before .*|--cancel-planned)",
+        "needs a state directory",
+        "tests/api/test_plan_ctl.py",
+    ),
     Exempt(r"make lab", "a minute; what it runs is run", "tests/e2e/test_lab.py"),
     Exempt(r"hbtrio simulate .*", "runs for minutes", "tests/cli/test_simulate.py"),
     Exempt(r"mkdir -p /run/hbtrio .*", "changes this machine", "tests/deploy/test_units.py"),

@@ -67,7 +67,7 @@ def test_a_line_holds_what_applies_and_nothing_else(kind: ReportKind, more: dict
     } | {name: str(value) for name, value in more.items()}
 
 
-def test_the_kinds_of_the_issue() -> None:
+def test_the_kinds_that_are_documented() -> None:
     assert [str(kind) for kind in ReportKind] == [
         "heartbeating",
         "stopped",
@@ -75,12 +75,16 @@ def test_the_kinds_of_the_issue() -> None:
         "unhealthy",
         "vote",
         "notice",
+        "extended",
+        "overridden",
         "restart-expired",
         "paused",
         "absent",
         "unwatched",
         "corrective",
         "not-acted",
+        "hold",
+        "hold-over",
     ]
 
 
