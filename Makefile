@@ -38,6 +38,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --max-worker-restart=1
+	$(MAKE) --no-print-directory test-simulated
 
 # What was seen is printed with its counts.
 TEST_SEEDS ?= 40
