@@ -27,6 +27,7 @@ from support.agent_api_cases import (
     heartbeating,
 )
 from support.control_socket import call, served
+from support.ctl_cases import fault_of
 from support.fake_processes import HANGS, FakeRun
 from support.fleet_world import TOKEN, fleet_api, fleet_world
 from support.host_world import Reply as Answer
@@ -158,12 +159,6 @@ async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path)
         older = await call(world.api.path, "history", "--before", "2", "--json")
         assert [json.loads(line)["kind"] for line in older.lines] == ["heartbeating"]
         assert (await call(world.api.path, "history", ABSENT)).lines == []
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 async def test_ctl_and_an_instance_of_nobody(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from support.control_socket import Ctl, Served, call, served
+from support.ctl_cases import fault_of
 from support.drain_cases import drained_host, plan, rejects
 from support.host_world import HostWorld, ScriptedGuest, stay_silent
 from support.memory_store import MemoryStore, memory_store
@@ -39,12 +40,6 @@ def without_id(called: Ctl) -> list[str]:
     head, *lines = called.lines
     assert head.endswith(": live-migrate of 3 instances, at most 1 at once")
     return lines
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 async def test_elsewhere_than_on_a_terminal_each_change_is_a_line(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from hbtrio.config.groups import GroupSettings
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from hbtrio.fsm.drain import DrainItem, DrainRules
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
@@ -21,6 +21,7 @@ from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import NotificationType, VoteResult
 from support.control_socket import Ctl, call
+from support.ctl_cases import fault_of
 from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
 from support.fake_processes import FakeRun
 from support.fleet_world import FleetWorld, fleet_world
@@ -52,12 +53,6 @@ def drains_of(agent: Agent, nursery: trio.Nursery, groups: FleetGroups) -> Fleet
         agent.store,
         agent.wall_clock,
     )
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 async def test_a_host_is_drained_and_the_histories_name_the_drain(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from hbtrio.nursery.host.memory import NO_DIRECTORY, HostMemory
 from support.agent_api_cases import ME
 from support.control_socket import Served, call, served
+from support.ctl_cases import fault_of
 from support.fake_processes import FakeRun
 from support.fleet_world import fleet_world
 from support.host_world import HostWorld, ScriptedGuest, host_world, uuid_of
@@ -45,12 +46,6 @@ async def world_and_api(
         served(world.host) as api,
     ):
         yield world, api
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 def falls_silent(guest: ScriptedGuest) -> None:

@@ -10,11 +10,12 @@ import pytest
 import trio
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.wire.vocabulary import ActionName, Event
 from support.agent_api_cases import ME
 from support.control_socket import Ctl, Served, call, served
+from support.ctl_cases import fault_of
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, uuid_of
 from support.memory_store import MemoryStore, memory_store
@@ -46,12 +47,6 @@ async def host_with_api(
         served(world.host) as api,
     ):
         yield world, api
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 def falls_silent(guest: ScriptedGuest) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from support.control_socket import Served, call, served
+from support.ctl_cases import fault_of
 from support.drain_cases import drained_host, heard, rejects
 from support.host_world import HostWorld, ScriptedGuest
 from support.memory_store import MemoryStore, memory_store
@@ -34,12 +35,6 @@ def store(tmp_path: Path) -> Iterator[MemoryStore]:
 async def world(store: MemoryStore, autojump_clock: MockClock) -> AsyncIterator[World]:
     async with drained_host(store, 2) as (world, guests), served(world.host) as api:
         yield world, guests, api
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
 
 
 async def test_planned_shown_listed_and_done(world: World) -> None:
