@@ -13,7 +13,8 @@ import trio
 
 from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus
-from hbtrio.fsm.drain import DrainItem, DrainRules
+from hbtrio.fsm.drain import DrainItem
+from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_drains import FleetDrains

@@ -22,16 +22,14 @@ from hbtrio.fsm.action import (
 )
 from hbtrio.fsm.drain import (
     ASK_AGAIN_S,
-    RETRY_FOR_S,
     UNKNOWN_OUTCOME,
     Drain,
     DrainItem,
     DrainOutcome,
     DrainPhase,
-    DrainRules,
-    OnReject,
     Turn,
 )
+from hbtrio.fsm.drain_rules import RETRY_FOR_S, DrainRules, OnReject
 from hbtrio.fsm.drain_table import ENDED, IN_PROGRESS, DrainState
 from hbtrio.fsm.table import IllegalEvent
 from hbtrio.wire.vocabulary import ActionName, Event
@@ -141,7 +139,7 @@ def test_on_reject_skip_force_and_abort() -> None:
     forces = drain("ab", on_reject=OnReject.FORCE, parallel=2)
     forces.turns(0.0)
     forces.ended("a", _A.REJECTED, "no", 3.0)
-    assert forces.turns(3.0) == (Turn("a", force=True),)
+    assert forces.turns(3.0) == (Turn("a", force=True, overrides="no"),)
     forces.blocked("b", "in progress", 3.0)
     assert forces.turns(33.0) == (Turn("b", force=False),)
 

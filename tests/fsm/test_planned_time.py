@@ -9,22 +9,28 @@ import pytest
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import (
     ASK_AGAIN_S,
+    WITHDRAWN_S,
     Drain,
     DrainItem,
     DrainOutcome,
     DrainPhase,
-    DrainRules,
     Turn,
 )
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.fsm.planned_time import LATE_S, STALE, PlannedTime
 
 BEGIN, END = 1000.0, 1100.0
 
 
-def planned() -> Drain:
+#: The last turn of one that has rejected.
+OVERRIDES = Turn("a", force=True, overrides="a backup runs")
+
+
+def planned(on_reject: OnReject = OnReject.WAIT) -> Drain:
     time = PlannedTime(not_before=BEGIN, before=END)
-    return Drain(DrainRules(planned=time), [DrainItem("a", ask_at=BEGIN)])
+    rules = DrainRules(planned=time, on_reject=on_reject)
+    return Drain(rules, [DrainItem("a", ask_at=BEGIN)])
 
 
 def rejected(one: Drain, at: float) -> None:
@@ -51,9 +57,65 @@ def test_one_that_rejects_is_asked_again_and_not_asked_at_the_end() -> None:
         rejected(one, at + 1)
         at = one.wakes_at
     assert asked == [BEGIN + number * (ASK_AGAIN_S + 1) for number in range(4)]
-    assert (at, turns) == (END, (Turn("a", force=True),))
+    assert (at, turns) == (END, (OVERRIDES,))
     one.ended("a", ActionState.DONE, "", END + 5)
     assert one.outcome is DrainOutcome.DRAINED
+
+
+def test_one_that_gives_up_is_asked_once_more_at_the_end_and_left_alone() -> None:
+    one, at, asked = planned(OnReject.SKIP), BEGIN, []
+    while (turns := one.turns(at)) == (Turn("a"),):
+        asked.append(at)
+        rejected(one, at)
+        at = one.wakes_at
+    assert asked == [BEGIN, BEGIN + 30, BEGIN + 60, BEGIN + 90, END]
+    assert (turns, one.items["a"].state) == ((), DrainState.SKIPPED)
+    assert one.items["a"].reason == "rejected: a backup runs"
+    assert (planned().rules.forced_at, one.rules.forced_at) == (END, math.inf)
+
+
+def test_a_reject_that_is_withdrawn_is_asked_for_at_once() -> None:
+    one = planned()
+    one.turns(BEGIN)
+    rejected(one, BEGIN)
+    one.withdrawn("a", BEGIN + 20)
+    assert one.turns(BEGIN + 20) == (Turn("a"),)
+    rejected(one, BEGIN + 20)
+    assert one.wakes_at == BEGIN + 20 + ASK_AGAIN_S
+
+
+def test_one_that_withdraws_in_a_loop_is_asked_every_few_seconds() -> None:
+    one, at, asked = planned(), BEGIN, []
+    while one.turns(at) == (Turn("a"),):
+        asked.append(at)
+        one.withdrawn("a", at)  # what crosses the reject counts for it
+        rejected(one, at)
+        one.withdrawn("a", at)
+        one.withdrawn("a", at)
+        at = one.wakes_at
+    assert asked == [BEGIN + number * WITHDRAWN_S for number in range(20)]
+
+
+def test_a_withdrawal_from_before_the_turn_does_not_count_for_its_reject() -> None:
+    one = planned()
+    one.turns(BEGIN)
+    one.withdrawn("a", BEGIN)
+    rejected(one, BEGIN)
+    assert one.turns(BEGIN + WITHDRAWN_S) == (Turn("a"),)
+    rejected(one, BEGIN + WITHDRAWN_S)
+    assert one.wakes_at == BEGIN + WITHDRAWN_S + ASK_AGAIN_S
+
+
+def test_a_withdrawal_changes_nothing_for_one_that_does_not_reject() -> None:
+    for state in set(DrainState) - {DrainState.REJECTED, DrainState.ASKED}:
+        one = Drain(DrainRules(), [DrainItem("a", state, "why", 1.0, 50.0)])
+        one.withdrawn("a", 2.0)
+        assert one.items["a"] == DrainItem("a", state, "why", 1.0, 50.0)
+    one = planned()
+    one.turns(BEGIN)
+    one.blocked("a", "group db: 1 of 3", BEGIN)
+    one.withdrawn("a", BEGIN + 1)
+    assert one.wakes_at == BEGIN + ASK_AGAIN_S
 
 
 def test_a_reject_in_a_vote_that_lasts_beyond_the_end_is_overridden_at_once() -> None:
@@ -64,7 +126,7 @@ def test_a_reject_in_a_vote_that_lasts_beyond_the_end_is_overridden_at_once() ->
     assert (one.turns(late), one.expire(late)) == ((), ())
     rejected(one, late)
     assert one.expire(late) == ()
-    assert one.turns(late) == (Turn("a", force=True),)
+    assert one.turns(late) == (OVERRIDES,)
 
 
 def test_an_accept_beyond_the_end_counts() -> None:
@@ -115,7 +177,7 @@ def test_a_short_restart_at_the_end_is_no_absence(late_s: float, is_forced: bool
     rejected(one, END - 5)
     assert one.wakes_at == END
     assert one.expire(END + late_s) == (() if is_forced else ("a",))
-    assert one.turns(END + late_s) == ((Turn("a", force=True),) if is_forced else ())
+    assert one.turns(END + late_s) == ((OVERRIDES,) if is_forced else ())
 
 
 def test_one_that_was_being_asked_when_the_daemon_ended_is_asked_again_in_its_time() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.action import ActionState
-from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
+from hbtrio.fsm.drain import DrainItem, DrainPhase
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.policy.profile import Profile

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 
 from hbtrio.wire.channel_codec import MessageError, decode, encode
-from hbtrio.wire.channel_messages import OFFERED, Extension, InitAck
+from hbtrio.wire.channel_messages import OFFERED, ActionNotify, Extension, InitAck
+from hbtrio.wire.vocabulary import Event, NotificationType
 from support import c_client
 from wire.captured import CHANNEL_FILES, GUEST_TO_HOST, HOST_TO_GUEST, capture
 
@@ -55,6 +57,28 @@ def test_a_deployed_client_reads_the_same_with_the_key_and_without(name: str, of
     plain, offering = host_bytes(name, offers=0), host_bytes(name, offers=offers)
     assert offering.count(b',"extensions":%d}\n' % offers) == plain.count(b'"init_ack"') > 0
     assert [*c_client.read_messages(offering)] == [*c_client.read_messages(plain)]
+
+
+@pytest.mark.parametrize("name", CHANNEL_FILES)
+def test_a_deployed_client_reads_the_same_with_a_planned_time_and_without(name: str) -> None:
+    plain = planned = b""
+    for captured in capture(name):
+        if captured.direction == HOST_TO_GUEST:
+            plain += captured.data
+            is_asking = b'"timeout_ms"' in captured.data
+            ends = b"}\n", b',"planned_at":1790000000}\n'
+            planned += captured.data.replace(*ends) if is_asking else captured.data
+    assert planned.count(b',"planned_at":1790000000}\n') == plain.count(b'"timeout_ms"')
+    assert [*c_client.read_messages(planned)] == [*c_client.read_messages(plain)]
+
+
+def test_a_planned_time_is_the_last_key_and_left_out_if_there_is_none() -> None:
+    notify = ActionNotify(5, Event.STOP, NotificationType.REVOCABLE, 9000)
+    told = attrs.evolve(notify, planned_at=2**32 - 1)
+    assert encode(notify, 1).endswith(b',"timeout_ms":9000}\n')
+    assert encode(told, 1).endswith(b',"timeout_ms":9000,"planned_at":4294967295}\n')
+    assert decode(encode(told, 1).strip()) == told
+    assert decode(encode(notify, 1).strip()) == notify
 
 
 def test_the_key_is_the_last_and_is_left_out_if_nothing_is_offered() -> None:

@@ -282,7 +282,7 @@ class _HostApi:
         who = operator_of(request.scope)
         with _faults():
             begin_by(request, self._host.clock).check()
-            run = await self._host.drains.plan(plan, not_before, before, who)
+            run = await self._host.drains.plans.plan(plan, not_before, before, who)
         return api_parts.answer(drain_body(run))
 
 

@@ -167,7 +167,7 @@ def _of_events(host: Host) -> Iterator[Metric]:
     yield extended
     overridden = CounterMetricFamily(
         "hbtrio_host_overridden_rejects",
-        "Rejects of actions that were one too many, by event.",
+        "Rejects of actions that did not stand, by event.",
         labels=["event"],
     )
     for event in _VOTED:

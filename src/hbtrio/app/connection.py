@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -220,7 +221,7 @@ class GuestConnection:
         window_s = self._registration.window_s(notify.event_type, notify.notification_type)
         self._time = WindowTime(window_s, partial(self._ask_time, notify.invocation_id))
         self._time_of = notify.invocation_id
-        request = kind(notify.event_type, self._time)
+        request = kind(notify.event_type, self._time, _planned_at(notify))
         tasks.start_soon(self._handle, notify, request, handler, self._handling, self._time)
 
     async def _handle(
@@ -260,3 +261,7 @@ class GuestConnection:
                 notify.invocation_id, notify.event_type, notify.notification_type, result, reason
             )
         )
+
+
+def _planned_at(notify: AppActionNotify) -> datetime | None:
+    return datetime.fromtimestamp(notify.planned_at, UTC) if notify.planned_at else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import attrs
 
 from hbtrio.app.more_time import WindowTime
@@ -14,6 +16,9 @@ class _Request:
     #: ``"stop"``. ``Event.UNKNOWN`` stands for an event that this version doesn't know.
     event: Event
     _time: WindowTime = attrs.field(repr=False, eq=False)
+    #: When the operator has planned the event for, with its zone: then it happens without a vote.
+    #: None if it is not planned, and with a host or guest daemon that is too old to tell.
+    planned_at: datetime | None = None
 
     @property
     def window_s(self) -> float:

@@ -184,10 +184,17 @@ class ApplicationSession:
                 effects.append(SendToApplication(AppChallenge(self._recent[-1])))
         return effects
 
-    def ask(self, event: Event, notification: NotificationType) -> list[Effect]:
+    def ask(
+        self, event: Event, notification: NotificationType, planned_at: int = 0
+    ) -> list[Effect]:
         """Opens a vote or notice under a new id; exactly one response is accepted.
 
         A response still missing for the previous vote or notice is no longer accepted.
+
+        Args:
+            event: what it is about.
+            notification: a vote or a notice.
+            planned_at: the planned time in seconds since the epoch, 0 for none.
 
         Returns:
             The message to send, preceded by :class:`Withdrew` if a response was missing.
@@ -199,7 +206,8 @@ class ApplicationSession:
             raise ValueError("the application is not registered")
         effects = self._withdraw()
         self._asked_id = self._new_id()
-        effects.append(SendToApplication(AppActionNotify(self._asked_id, event, notification)))
+        asked = AppActionNotify(self._asked_id, event, notification, planned_at)
+        effects.append(SendToApplication(asked))
         return effects
 
     def inhibits(self, event: Event, notification: NotificationType) -> Inhibition | None:

@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import (
     DRAIN_TABLE,
     ENDED,
@@ -26,28 +27,20 @@ from hbtrio.fsm.drain_table import (
     DrainEvent,
     DrainState,
 )
-from hbtrio.fsm.planned_time import STALE, PlannedTime
+from hbtrio.fsm.planned_time import STALE
 
 #: How long after a refusal an instance is asked again, in seconds.
 ASK_AGAIN_S: Final = 30.0
 
-#: How long an instance may refuse or be blocked before it is skipped, in seconds, by default.
-RETRY_FOR_S: Final = 1800.0
+#: How long after a reject it is asked again if its guest withdraws that, in seconds: one that does
+#: so in a loop is asked that often at most.
+WITHDRAWN_S: Final = 5.0
 
 #: The reason of an instance whose action had begun when the daemon ended, and of which nothing is
 #: known since: its action is not repeated.
 UNKNOWN_OUTCOME: Final = "interrupted: its outcome is unknown"
 
 _BEFORE_ITS_ACTION: Final = "the drain was ended before its action"
-
-
-class OnReject(StrEnum):
-    """What a drain does about an instance whose guest rejects."""
-
-    WAIT = "wait"  # ask it again
-    SKIP = "skip"
-    FORCE = "force"  # act without its vote
-    ABORT = "abort"  # end the drain
 
 
 class DrainPhase(Enum):
@@ -67,24 +60,6 @@ class DrainOutcome(StrEnum):
     ABORTED = "aborted"
 
 
-@attrs.frozen(kw_only=True)
-class DrainRules:
-    """How a drain goes about its instances.
-
-    Args:
-        parallel: the most actions at once, at least 1.
-        retry_for_s: how long an instance may refuse or be blocked, in seconds; 0 skips it at once.
-        on_reject: what to do about an instance whose guest rejects.
-        planned: when a planned action is due: it is asked until then, in place of ``retry_for_s``,
-            and performed without its vote at the end; None for a drain.
-    """
-
-    parallel: int = 1
-    retry_for_s: float = RETRY_FOR_S
-    on_reject: OnReject = OnReject.WAIT
-    planned: PlannedTime | None = None
-
-
 @attrs.define
 class DrainItem:
     """One instance of a drain.
@@ -95,6 +70,8 @@ class DrainItem:
         reason: why it is in that state; "" if there is nothing to say.
         refused_at: since when it refuses or is blocked; None if it does not.
         ask_at: when it has its turn again, if it refuses or is blocked.
+        hint_from: from when on a reject that is withdrawn has it asked again.
+        is_withdrawn: whether its guest has withdrawn a reject since its turn.
     """
 
     uuid: str
@@ -102,14 +79,21 @@ class DrainItem:
     reason: str = ""
     refused_at: float | None = None
     ask_at: float = -math.inf
+    hint_from: float = -math.inf
+    is_withdrawn: bool = False
 
 
 @attrs.frozen
 class Turn:
-    """Begin the action on this instance now; ``force``: without its vote."""
+    """Begin the action on this instance now.
+
+    ``force``: without its vote; ``overrides`` is then the reject that does not stand, if the guest
+    has rejected.
+    """
 
     uuid: str
     force: bool = False
+    overrides: str | None = None
 
 
 class Drain:
@@ -199,12 +183,26 @@ class Drain:
         return tuple(item.uuid for item in stale)
 
     def _turn(self, item: DrainItem, now: float) -> Turn:
-        planned = self.rules.planned
-        force = item.state is DrainState.REJECTED and self.rules.on_reject is OnReject.FORCE
-        force = force or (planned is not None and now >= planned.before)
+        is_rejected = item.state is DrainState.REJECTED
+        force = is_rejected and self.rules.on_reject is OnReject.FORCE
+        force = force or now >= self.rules.forced_at
+        overrides = item.reason if force and is_rejected else None
         item.state = DRAIN_TABLE.after(item.state, DrainEvent.TURN)
-        item.reason = ""
-        return Turn(item.uuid, force)
+        item.reason, item.is_withdrawn = "", False
+        return Turn(item.uuid, force, overrides)
+
+    def withdrawn(self, uuid: str, now: float) -> None:
+        """Takes that the guest of an instance does not reject any more, as it says.
+
+        It has its turn at once, but not sooner than ``WITHDRAWN_S`` after its reject. The vote is
+        asked anew, so that nothing depends on what it said. A reject that is on its way counts
+        as the one that is withdrawn.
+        """
+        item = self.items[uuid]
+        if item.state is DrainState.ASKED:
+            item.is_withdrawn = True
+        elif item.state is DrainState.REJECTED:
+            item.ask_at = min(item.ask_at, max(now, item.hint_from))
 
     # -- what becomes of an instance whose turn it is -----------------------------------------
 
@@ -261,6 +259,8 @@ class Drain:
         match self.rules.on_reject:
             case _ if self.phase is not DrainPhase.RUNNING:
                 self._move(item, DrainEvent.CANCELLED, reason)
+            case _ if self.rules.planned is not None:
+                self._refused(item, DrainEvent.REJECTED, reason, now)
             case OnReject.WAIT:
                 self._refused(item, DrainEvent.REJECTED, reason, now)
             case OnReject.FORCE:
@@ -280,13 +280,16 @@ class Drain:
         planned = self.rules.planned
         until = since + self.rules.retry_for_s if planned is None else planned.before
         # A reject in the last vote of a planned action is overridden at once, a block is not.
-        is_forced = planned is not None and event is DrainEvent.REJECTED
+        is_rejected = event is DrainEvent.REJECTED
+        is_forced = is_rejected and self.rules.forced_at < math.inf
         if now >= until and not is_forced:
             self._move(item, DrainEvent.SKIPPED, f"{event.name.lower()}: {reason}")
             return
         self._move(item, event, reason)
         item.refused_at = since
-        item.ask_at = min(now + ASK_AGAIN_S, max(now, until))
+        item.hint_from = now + WITHDRAWN_S
+        is_hinted = is_rejected and item.is_withdrawn
+        item.ask_at = min(now + (WITHDRAWN_S if is_hinted else ASK_AGAIN_S), max(now, until))
 
     # -- what becomes of the drain ------------------------------------------------------------
 

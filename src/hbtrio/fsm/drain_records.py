@@ -6,7 +6,8 @@ from typing import Final
 
 import attrs
 
-from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules
+from hbtrio.fsm.drain import DrainItem, DrainPhase
+from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.wire.vocabulary import ActionName
 
 #: Drains that are kept, the last ones.

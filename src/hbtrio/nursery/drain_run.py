@@ -162,6 +162,12 @@ class DrainRun:
         finally:
             del self._watchers[wake]
 
+    def show_again(self, uuid: str) -> None:
+        """Has each watcher told of an instance again, as if it had changed."""
+        for wake, changed in self._watchers.items():
+            changed[uuid] = None
+            wake.set()
+
     def _line(self, uuid: str) -> DrainLine:
         place, item = self.places[uuid], self.machine.items[uuid]
         return DrainLine(
@@ -194,6 +200,11 @@ class DrainRun:
         self._changed(uuid)
         if self.machine.phase is not self.record.phase:  # upon a reject
             self._stopped(f"{self.places[uuid].name or uuid} rejects: {reason}")
+
+    def withdrawn(self, uuid: str) -> None:
+        """Takes that the guest of an instance does not reject any more, as it says."""
+        self.machine.withdrawn(uuid, self._site.now())
+        self._changed(uuid)
 
     def cancel(self, reason: str) -> None:
         """Takes no more turns, and ends the actions whose commands have not begun."""
@@ -234,9 +245,7 @@ class DrainRun:
         self._changed_at = trio.current_time()
         if not self.is_dry:
             self._site.keep_place(place)
-        for wake, changed in self._watchers.items():
-            changed[uuid] = None
-            wake.set()
+        self.show_again(uuid)
         self._wake.set()
 
     def _keep(self) -> None:

@@ -17,12 +17,12 @@ import attrs
 import trio
 
 from hbtrio.fsm.action import ActionState
-from hbtrio.fsm.drain import DrainRules, OnReject
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import DrainSite
 from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event
 
 _log = logging.getLogger("hbtrio.drain")
 
@@ -170,6 +170,12 @@ class Drains:
             raise DrainRefused(f"drain {id_} has ended: {run.outcome}")
         run.cancel(f"cancelled by {who}")
         return run
+
+    def withdrawn(self, uuid: str, event: Event) -> None:
+        """Takes that a guest does not reject an event any more, as it says."""
+        for run in self.in_progress:
+            if uuid in run.places and ACTION_TABLE[run.record.action].before is event:
+                run.withdrawn(uuid)
 
     def recalled(
         self,

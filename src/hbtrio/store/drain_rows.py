@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
-from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
+from hbtrio.fsm.drain import DrainItem, DrainPhase
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.store.sql import records, rows, text_of

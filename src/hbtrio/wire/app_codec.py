@@ -159,7 +159,7 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
     FinalMessage.TYPE: _Layout(FinalMessage, _LOG),
     AppChallenge.TYPE: _Layout(AppChallenge, _NUMBER),
     AppChallengeResponse.TYPE: _Layout(AppChallengeResponse, _NUMBER, _BOOL, _ACTION, _LOG),
-    AppActionNotify.TYPE: _Layout(AppActionNotify, _NUMBER, _EVENT, _NOTIFICATION),
+    AppActionNotify.TYPE: _Layout(AppActionNotify, _NUMBER, _EVENT, _NOTIFICATION, _NUMBER),
     AppActionResponse.TYPE: _Layout(
         AppActionResponse, _NUMBER, _EVENT, _NOTIFICATION, _RESULT, _LOG
     ),

@@ -1,4 +1,4 @@
-"""The eight messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
+"""The messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
 
 Fields are in the order of the C structs. :mod:`hbtrio.wire.app_codec` adds the header, which
 belongs to the connection.
@@ -69,12 +69,18 @@ class AppChallengeResponse:
 
 @attrs.frozen
 class AppActionNotify:
-    """Guest to application: a vote (revocable) or a notice (irrevocable) on an event."""
+    """Guest to application: a vote (revocable) or a notice (irrevocable) on an event.
+
+    ``planned_at`` is that of the channel, in seconds since the epoch; 0 for none. It lies behind
+    the members of the C struct, where deployed guests have zeros and deployed applications don't
+    look.
+    """
 
     TYPE: ClassVar[int] = 5
     invocation_id: int
     event_type: Event
     notification_type: NotificationType
+    planned_at: int = 0
 
 
 @attrs.frozen

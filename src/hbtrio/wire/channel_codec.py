@@ -240,6 +240,9 @@ def plain_text(text: str, max_bytes: int) -> str:
     return clip_utf8(_whole(text).translate(_PLAIN).strip(), max_bytes).rstrip()
 
 
+#: The keys that deployed peers don't have: they are there only if they say something.
+_LEFT_OUT: Final = frozenset({"extensions", "planned_at"})
+
 _CHALLENGE: Final = (
     b'\n{"version":3,"revision":1,"msg_type":"challenge","sequence":%d,"heartbeat_challenge":%d}\n'
 )
@@ -263,7 +266,7 @@ def encode(message: Message, sequence: int) -> bytes:
     }
     for name in _FIELDS[type(message)]:
         value = getattr(message, name)
-        if name == "extensions" and not value:
+        if name in _LEFT_OUT and not value:
             continue
         limit = TEXT_BYTES.get(name)
         members[name] = value if limit is None else plain_text(value, limit)

@@ -107,13 +107,19 @@ class ChallengeResponse:
 
 @attrs.frozen
 class ActionNotify:
-    """Host to guest: a vote (revocable) or a notice (irrevocable) on an event."""
+    """Host to guest: a vote (revocable) or a notice (irrevocable) on an event.
+
+    ``planned_at`` is when a planned event happens without the guest's vote, in seconds since the
+    epoch. 0, for one that is not planned, is not sent; nor is any to a guest that has not used
+    :attr:`Extension.VOTERS`.
+    """
 
     TYPE: ClassVar[str] = "action_notify"
     invocation_id: Int32
     event_type: Event
     notification_type: NotificationType
     timeout_ms: Int32
+    planned_at: Int32 = 0
 
 
 @attrs.frozen

@@ -297,6 +297,15 @@ async def test_each_application_has_its_own_window_for_each_event(
         assert bench.device.unread() == []
 
 
+@pytest.mark.parametrize("planned_at", [0, 1_790_000_000])
+async def test_an_application_is_told_the_planned_time(planned_at: int) -> None:
+    async with app_world() as bench:
+        app = await bench.join(init("web"))
+        notify = ActionNotify(900, Event.STOP, REVOCABLE, 9000, planned_at)
+        bench.device.send(notify)
+        assert (await app.asked()).planned_at == planned_at
+
+
 async def test_the_window_of_the_vm_bounds_that_of_an_application() -> None:
     async with app_world() as bench:
         await bench.join(init("web", vote_secs=2**32 - 1))

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -57,6 +58,21 @@ async def test_what_the_end_of_a_script_means(
     if run.fault is None:
         words = (notify.notification_type.value, notify.event_type.value)
         assert processes.started[0].argv == (str(tmp_path / "handler"), *words)
+
+
+@pytest.mark.parametrize(("planned_at", "told"), [(0, "none"), (1_790_000_000, "1790000000")])
+async def test_a_script_is_told_the_planned_time(
+    planned_at: int, told: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "handler"
+    script.write_text('#!/bin/sh\necho "${HBTRIO_PLANNED_AT-none}"\n')
+    script.chmod(0o755)
+    async with SystemProcesses() as processes:
+        scripts = EventScripts(str(script), processes)
+        notify = attrs.evolve(VOTE, planned_at=planned_at)
+        assert await scripts.handlers(notify)["handler"](window()) == Answer(
+            VoteResult.ACCEPT, told
+        )
 
 
 async def test_scripts_that_a_simulation_has_no_file_of() -> None:

@@ -13,7 +13,7 @@ import trio
 from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.action import ActionState
-from hbtrio.fsm.drain import DrainRules, OnReject
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.drains import DrainRefused
 from hbtrio.nursery.host.actions import ActionRun

@@ -39,7 +39,7 @@ async def planned(
     world: HostWorld, guest: ScriptedGuest, begin_s: float, end_s: float, **options: object
 ) -> DrainRun:
     one: DrainPlan = plan(instance=guest.uuid, **options)
-    return await world.host.drains.plan(one, at(world, begin_s), at(world, end_s), "uid 0")
+    return await world.host.drains.plans.plan(one, at(world, begin_s), at(world, end_s), "uid 0")
 
 
 async def again(world: HostWorld, store: MemoryStore, away_s: float = 1.0) -> DrainRun:
@@ -114,7 +114,7 @@ async def test_refusals_stand_in_the_history(store: MemoryStore) -> None:
         await planned(world, guests[1], 1e5, 2e5)
         nobody = plan(instance=uuid_of(9))
         with pytest.raises(UnknownInstance):
-            await world.host.drains.plan(nobody, at(world, 0), at(world, 9), "uid 0")
+            await world.host.drains.plans.plan(nobody, at(world, 0), at(world, 9), "uid 0")
         refused = [why for _, why in await history(world) if ": refused: " in why]
         assert len(refused) == 8
         assert await over(first) == "drained"

@@ -290,7 +290,8 @@ class AppConnection:
             request.close(answer)
             return answer
         try:
-            self._apply(application.ask(notify.event_type, notify.notification_type))
+            event, kind = notify.event_type, notify.notification_type
+            self._apply(application.ask(event, kind, notify.planned_at))
             self._question = question
             answer = await question.wait()
         finally:

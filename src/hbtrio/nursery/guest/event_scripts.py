@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -24,6 +25,10 @@ from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.scripts")
+
+#: The variable with the planned time in the environment of a script, in seconds since the epoch;
+#: not there if the event is not planned.
+PLANNED_AT: Final = "HBTRIO_PLANNED_AT"
 
 
 class EventScripts:
@@ -118,7 +123,8 @@ class _ScriptHandler:
             self.path, lambda seconds: window.ask_time(name, seconds, math.inf, _ignore)
         )
         side = SidePipe(VARIABLE, lines.feed)
-        answer = await run_script(self.processes, argv, side)
+        env = {PLANNED_AT: str(notify.planned_at)} if notify.planned_at else None
+        answer = await run_script(self.processes, argv, side, env)
         match answer.verdict:
             case ScriptVerdict.OK:
                 return Answer(VoteResult.ACCEPT, answer.reason)

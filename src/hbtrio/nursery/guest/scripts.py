@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import attrs
@@ -55,16 +55,21 @@ class ScriptAnswer:
 
 
 async def run_script(
-    runner: ProcessRunner, argv: Sequence[str], side: SidePipe | None = None
+    runner: ProcessRunner,
+    argv: Sequence[str],
+    side: SidePipe | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> ScriptAnswer:
     """Run a handler script and read its answer; it may write to ``side``, too.
+
+    ``env`` has variables for it, beside the daemon's or in their place.
 
     The first line of standard error is logged with the path. A script that cannot be run is logged
     as an error and results in ``NO_ANSWER``. Cancellation ends the script.
     """
     path = argv[0]
     try:
-        result = await runner.run(argv, side=side)
+        result = await runner.run(argv, side=side, env=env)
     except ProcessNotStarted as error:
         _log.error("script %s cannot be run: %s", error.path, error.reason)
         return ScriptAnswer(ScriptVerdict.NO_ANSWER, f"could not be run: {error.reason}")

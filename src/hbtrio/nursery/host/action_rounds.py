@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from hbtrio.fsm.ballot import Outcome
+from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.round import NotHeartbeating, Round
 from hbtrio.policy.begin_by import BeginBy
-from hbtrio.wire.vocabulary import Event, NotificationType
+from hbtrio.store.host_records import ActionRecord
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, NotificationType
 
 
 class ActionRounds:
     """The votes and notices of one action.
 
     Args:
-        uuid: the instance.
-        channel_of: returns an instance's current channel, or None.
+        record: the action.
+        tools: what all actions share.
         progress: adds a progress line with these members.
         begin_by: until when the first step of the action may begin.
         on_extended: called with what is left of a window that was extended, in seconds.
@@ -26,14 +28,15 @@ class ActionRounds:
 
     def __init__(
         self,
-        uuid: str,
-        channel_of: Callable[[str], Channel | None],
+        record: ActionRecord,
+        tools: ActionTools,
         progress: Callable[..., None],
         begin_by: BeginBy,
         on_extended: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._uuid = uuid
-        self._channel_of = channel_of
+        self._uuid = record.uuid
+        self._drain = record.drain
+        self._tools = tools
         self._progress = progress
         self._on_extended = on_extended
         #: None once the first step has begun.
@@ -104,7 +107,12 @@ class ActionRounds:
             self._check_in_time()
             channel = self._present_channel()
         is_vote = notification is NotificationType.REVOCABLE
-        opened = channel.open_round(event, notification, begins_action=is_vote)
+        # What is over is not planned any more.
+        is_ahead = EVENT_TABLE[event].effect is not ExpectedEffect.RETURNS
+        planned_at = self._tools.drains.planned_at(self._drain) if is_ahead else 0
+        opened = channel.open_round(
+            event, notification, begins_action=is_vote, planned_at=planned_at
+        )
         self._begin_by = None
         return opened
 
@@ -128,7 +136,7 @@ class ActionRounds:
             self._begin_by.check()
 
     def _present_channel(self) -> Channel:
-        channel = self._channel_of(self._uuid)
+        channel = self._tools.channel_of(self._uuid)
         if channel is None or channel.gone:
             raise NotHeartbeating("the instance is not on this host")
         return channel

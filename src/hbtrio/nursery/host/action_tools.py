@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import attrs
 
@@ -19,6 +20,16 @@ from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import EVENT_TABLE
 
 
+class ActionDrains(Protocol):
+    """The drains that actions may be part of."""
+
+    def action_stepped(self, record: ActionRecord) -> None:
+        """Takes the step that an action begins."""
+
+    def planned_at(self, drain: str) -> int:
+        """Returns when a planned action is forced, in seconds since the epoch; 0 for none."""
+
+
 @attrs.frozen
 class ActionTools:
     """What all actions of a host share.
@@ -32,7 +43,7 @@ class ActionTools:
         timeout_s: how long a command may take, in seconds.
         guard: the process's on-time guard.
         memory: remembers the step that each action is at.
-        on_step: called with an action at each step, before the step is stored.
+        drains: is told of each step of an action, before the step is stored.
     """
 
     channel_of: Callable[[str], Channel | None]
@@ -42,7 +53,7 @@ class ActionTools:
     timeout_s: float
     guard: OnTimeGuard
     memory: HostMemory
-    on_step: Callable[[ActionRecord], None]
+    drains: ActionDrains
 
     @classmethod
     def of(
@@ -52,7 +63,7 @@ class ActionTools:
         environment: HostEnvironment,
         timeout_s: float,
         guard: OnTimeGuard,
-        on_step: Callable[[ActionRecord], None],
+        drains: ActionDrains,
     ) -> ActionTools:
         """Makes them of the parts of a host."""
         return cls(
@@ -63,7 +74,7 @@ class ActionTools:
             timeout_s=timeout_s,
             guard=guard,
             memory=environment.memory,
-            on_step=on_step,
+            drains=drains,
         )
 
     def bound_s(self, uuid: str, action: Action, down_s: float) -> float:

@@ -82,9 +82,7 @@ class ActionRun:
         self._has_ended = False
         self._machine = Action(record.name, force=record.force)
         self._lines = ProgressLines()
-        self._rounds = ActionRounds(
-            record.uuid, tools.channel_of, self._progress, begin_by, self._extended
-        )
+        self._rounds = ActionRounds(record, tools, self._progress, begin_by, self._extended)
         self._down = DownWait(
             record.uuid, self._machine.before, self._machine.effect, tools, self._progress
         )
@@ -240,7 +238,7 @@ class ActionRun:
             boot_id=moment.boot_id,
             domain_id=self._tools.domain_id(self.uuid),
         )
-        self._tools.on_step(self._record)
+        self._tools.drains.action_stepped(self._record)
         await self._tools.memory.put_action(self._record)
 
     async def _extended(self, left_s: float) -> None:

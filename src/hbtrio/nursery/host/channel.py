@@ -254,13 +254,15 @@ class Channel:
         who: str = "",
         *,
         begins_action: bool = False,
+        planned_at: int = 0,
         objection: str = "",
         fixed: str = "",
     ) -> Round:
         """Opens a vote or notice and sends it; the arguments are those of :class:`Round`.
 
         With an ``objection`` a vote is rejected for that reason, and the guest is not asked; with
-        ``fixed`` the window can't be extended, for that reason.
+        ``fixed`` the window can't be extended, for that reason. A guest that shows that it knows
+        extensions is told ``planned_at``.
 
         Raises:
             NotHeartbeating: the instance can't take part.
@@ -283,7 +285,8 @@ class Channel:
             return opened
         if not opened.is_vote:
             self._apply(beat.announced.notice_opened(event, now))
-        notify = ActionNotify(opened.invocation_id, event, notification, seconds * 1000)
+        told = planned_at if self.voters.voters is not None else 0
+        notify = ActionNotify(opened.invocation_id, event, notification, seconds * 1000, told)
         self.link.send(notify)
         self._pace()
         self.changed()

@@ -103,10 +103,10 @@ class ChannelReports:
             who=current.who,
         )
 
-    def publish_override(self, current: Round, reason: str) -> None:
+    def publish_override(self, event: Event, reason: str, who: str) -> None:
         """Reports that the guest's reject of an action was overridden."""
-        self._setup.counts.overridden[current.event] += 1
-        self.publish(ReportKind.OVERRIDDEN, reason, event=current.event, who=current.who)
+        self._setup.counts.overridden[event] += 1
+        self.publish(ReportKind.OVERRIDDEN, reason, event=event, who=who)
 
     def publish_effect(self, effect: hb.Effect) -> None:
         """Reports or logs an effect of the heartbeat machine; the rest is for the channel."""

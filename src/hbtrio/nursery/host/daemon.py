@@ -171,7 +171,7 @@ class Host:
                 environment,
                 config.actions.timeout_s,
                 self.guard,
-                self.drains.action_stepped,
+                self.drains,
             ),
             self.supervisor,
             self.drains.action_ended,

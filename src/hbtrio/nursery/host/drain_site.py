@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
-import attrs
 import trio
 
-from hbtrio.config.host import HostConfig
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.domain import Standing
-from hbtrio.fsm.drain import DrainItem, DrainRules, Turn
+from hbtrio.fsm.drain import DrainItem, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
-from hbtrio.fsm.drain_table import DrainState
-from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.domains import Domains
-from hbtrio.nursery.host.instance_groups import HostGroups
-from hbtrio.nursery.host.instance_holds import HostHolds
-from hbtrio.nursery.host.memory import HostMemory
-from hbtrio.nursery.host.refusals import UnknownInstance, recorded
-from hbtrio.nursery.host.remembering import Remembering
-from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.nursery.host.drained_host import DrainedHost
+from hbtrio.nursery.host.plans import HostPlans
+from hbtrio.nursery.host.refusals import UnknownInstance
+from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.nursery.host.sightings import Sightings
-from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.host_records import ActionRecord, Recollection
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event, NotificationType, VoteResult
 
@@ -42,49 +31,7 @@ NO_SOCKET: Final = "its socket is not there"
 
 _STOPPED: Final = frozenset({Standing.STOPPED, Standing.FAILED})
 
-#: The longest time until a planned action, in seconds: 30 days.
-LONGEST_PLAN_S: Final = 2_592_000.0
-
-#: How a planned action ends without its action.
-_UNDONE: Final = frozenset({DrainState.SKIPPED, DrainState.CANCELLED})
-
 _ENDED: Final = frozenset({ActionState.DONE, ActionState.REJECTED, ActionState.FAILED})
-
-
-class DrainedHost(Protocol):
-    """What a drain needs of its host."""
-
-    config: HostConfig
-    channels: dict[str, Channel]
-    domains: Domains
-    groups: HostGroups
-    holds: HostHolds
-    guard: OnTimeGuard
-    memory: HostMemory
-    remembering: Remembering
-    supervisor: Supervisor
-
-    @property
-    def actions(self) -> Mapping[str, ActionRun]:
-        """The actions in progress, by their instance's uuid."""
-
-    def open_round(
-        self, uuid: str, event: Event, notification: NotificationType, *, who: str
-    ) -> Round:
-        """Opens a vote; see :meth:`~hbtrio.nursery.host.daemon.Host.open_round`."""
-
-    def begin_action(
-        self,
-        uuid: str,
-        name: ActionName,
-        command: tuple[str, ...],
-        *,
-        force: bool,
-        ignore_hold: bool,
-        who: str,
-        drain: str,
-    ) -> ActionRun:
-        """Starts an action; see :meth:`~hbtrio.nursery.host.daemon.Host.begin_action`."""
 
 
 class HostDrains:
@@ -97,6 +44,7 @@ class HostDrains:
 
     def __init__(self, nursery: trio.Nursery, host: DrainedHost) -> None:
         self.runs = Drains(nursery, host.supervisor, self)
+        self.plans = HostPlans(host, self.runs, self.start, self)
         self._host = host
         self.sightings = Sightings(host.channels.get, host.domains, host.guard)
         self._is_recalled = False
@@ -145,47 +93,6 @@ class HostDrains:
             is_dry=plan.is_dry,
         )
 
-    async def plan(
-        self, plan: DrainPlan, not_before: datetime | None, before: datetime, who: str
-    ) -> DrainRun:
-        """Plans an action on one instance, and returns once the disk has it.
-
-        Args:
-            plan: the action and its instance.
-            not_before: when the guest is asked first; None, or a time that is over: now.
-            before: when the action is performed without its vote.
-            who: who asked.
-
-        Raises:
-            DrainRefused: it was not planned.
-            UnknownInstance: there is no such instance.
-        """
-        refused = self._host.remembering.action_refused
-        with recorded(partial(refused, plan.instance, plan.action, who)):
-            run = self._planned(plan, not_before, before, who)
-        await run.stored.wait()
-        return run
-
-    def _planned(
-        self, plan: DrainPlan, not_before: datetime | None, before: datetime, who: str
-    ) -> DrainRun:
-        memory, hostname = self._host.memory, self._host.config.hostname
-        if plan.instance not in self.present(hostname):
-            raise UnknownInstance(f"no instance {plan.instance} on this host")
-        if not memory.is_kept:
-            raise DrainRefused(f"a planned action needs a state directory: {memory.fault}")
-        now_s, epoch_s = self.now(), self.epoch_s()
-        begin_s = 0.0 if not_before is None else max(0.0, not_before.timestamp() - epoch_s)
-        end_s = before.timestamp() - epoch_s
-        if not begin_s < end_s <= LONGEST_PLAN_S:
-            raise DrainRefused("before: must be to come, after not_before, and within 30 days")
-        planned = PlannedTime(not_before=now_s + begin_s, before=now_s + end_s)
-        run = self.start(attrs.evolve(plan, rules=DrainRules(planned=planned)), who)
-        since, until = (_time(epoch_s + span_s) for span_s in (begin_s, end_s))
-        words = f"planned: not before {since}, without its vote at {until}"
-        self._host.remembering.action_planned(plan.instance, plan.action, words, run.record.actor)
-        return run
-
     # -- what the host tells ------------------------------------------------------------------
 
     def recalled(self, recollection: Recollection) -> None:
@@ -210,6 +117,14 @@ class HostDrains:
             # A programming error may have ended it at any step.
             state = action.state if action.state in _ENDED else ActionState.FAILED
             run.ended(action.uuid, state, action.reason, called_off=action.is_called_off)
+
+    def planned_at(self, drain: str) -> int:
+        """Returns when a planned action is forced; see :class:`ActionDrains`."""
+        return self.plans.forced_at(drain)
+
+    def withdrawn(self, uuid: str, event: Event) -> None:
+        """Takes that a guest does not reject an event any more, as it says."""
+        self.runs.withdrawn(uuid, event)
 
     # -- the site -----------------------------------------------------------------------------
 
@@ -253,7 +168,7 @@ class HostDrains:
         await trio.lowlevel.checkpoint()
         self._check(record, turn.uuid)
         try:
-            self._host.begin_action(
+            action = self._host.begin_action(
                 turn.uuid,
                 record.action,
                 record.command,
@@ -266,6 +181,18 @@ class HostDrains:
             raise Skipped(str(error)) from error
         except ActionRefused as error:
             raise Blocked(str(error)) from error
+        if turn.overrides is not None and not action.denial:
+            self._overridden(record, turn.uuid, turn.overrides)
+        self.plans.attempted(record, action)
+
+    def _overridden(self, record: DrainRecord, uuid: str, reject: str) -> None:
+        """Reports that the action goes on, whatever the guest has said."""
+        event, channel = ACTION_TABLE[record.action].before, self._host.channels.get(uuid)
+        assert event is not None
+        assert channel is not None  # an action has just begun
+        why = "by --on-reject" if record.rules.planned is None else "at its planned time"
+        words = f"overridden {why}: {reject}" if reject else f"overridden {why}"
+        channel.reports.publish_override(event, words, record.actor)
 
     def _check(self, record: DrainRecord, uuid: str) -> None:
         """Raises Blocked, Skipped or Gone if the action must not begin on an instance now."""
@@ -310,12 +237,7 @@ class HostDrains:
     def keep(self, record: DrainRecord) -> None:
         """Stores a drain that has changed, soon; records how a planned action ends undone."""
         if record.rules.planned is not None and record.ended_at is not None:
-            run = self.runs.get(record.id)
-            for uuid, item in {} if run is None else run.machine.items.items():
-                if item.state in _UNDONE:
-                    words = f"planned, {item.state.value}: {item.reason or record.reason}"
-                    remembering = self._host.remembering
-                    remembering.action_planned(uuid, record.action, words, record.actor)
+            self.plans.ended(record)
         self._host.memory.drain(record, ())
 
     def keep_place(self, place: DrainPlace) -> None:
@@ -333,7 +255,3 @@ class HostDrains:
     def _name(self, uuid: str, channel: Channel) -> str:
         domain = self._host.domains.of(uuid)
         return channel.heartbeat.profile.name if domain is None else domain.name
-
-
-def _time(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds")

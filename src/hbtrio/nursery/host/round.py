@@ -130,7 +130,7 @@ class RoundReports(Protocol):
     def publish_extension(self, current: Round, extension: Extension) -> None:
         """Reports that a window was extended."""
 
-    def publish_override(self, current: Round, reason: str) -> None:
+    def publish_override(self, event: Event, reason: str, who: str) -> None:
         """Reports that a reject was overridden."""
 
 
@@ -291,5 +291,5 @@ class RoundSlot:
         if current.is_objected or self._veto.stands(current.event, trio.current_time()):
             return outcome
         reason = f"overridden after {self._veto.rule.words}: {outcome.reason}"
-        self._reports.publish_override(current, reason)
+        self._reports.publish_override(current.event, reason, current.who)
         return Outcome(VoteResult.ACCEPT, reason)
