@@ -141,7 +141,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl notify-all; and test $_shtab_hbtr
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a events -d 'Show past events, and with --follow new ones.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l json -d 'write JSON, one object per line'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote withdrawn" -d kind
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
@@ -150,7 +150,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l recent -x -d 'start wi
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a history -d 'Show the history, newest last.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l json -d 'write JSON, one object per line'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote withdrawn" -d kind
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l group -x -d 'only members of this group'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''

@@ -158,7 +158,7 @@ _shtab_hbtrio_ctl_drain_defaults_added=0
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote withdrawn)"
   "--group[only members of this group]:GROUP:"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
@@ -191,7 +191,7 @@ _shtab_hbtrio_ctl_groups_defaults_added=0
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice overridden paused restart-expired stopped undelivered unhealthy unwatched vote withdrawn)"
   "--group[only members of this group]:GROUP:"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"

@@ -19,14 +19,14 @@ from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_drains import FleetDrains
 from hbtrio.nursery.agent.instance_groups import FleetGroups
-from hbtrio.wire.channel_messages import ActionNotify
-from hbtrio.wire.vocabulary import NotificationType, VoteResult
+from hbtrio.wire.channel_messages import ActionNotify, RejectWithdrawn
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.control_socket import Ctl, call
 from support.ctl_cases import fault_of
 from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
 from support.fake_processes import FakeRun
 from support.fleet_world import FleetWorld, fleet_world
-from support.host_world import VOTE, Reply, ScriptedGuest
+from support.host_world import VOTE, Reply, ScriptedGuest, agree
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -80,6 +80,22 @@ async def test_one_that_rejects_is_asked_again(tmp_path: Path) -> None:
         run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
         await world.host.sleep(15)
         assert states(run) == ["rejected", "done", "done"]
+        assert await over(run) == "drained"
+
+
+async def test_one_that_withdraws_its_reject_is_asked_at_once(tmp_path: Path) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[0].reply = rejects()
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await world.host.sleep(15)
+        asked = len(heard(guests[0]))
+        guests[0].peer.send(RejectWithdrawn(Event.STOP, "orders"))
+        await world.host.sleep(2)
+        assert (states(run)[0], len(heard(guests[0]))) == ("rejected", asked)
+        guests[0].reply = agree
+        guests[0].peer.send(RejectWithdrawn(Event.LIVE_MIGRATE_BEGIN, "orders"))
+        await world.host.sleep(2)
+        assert heard(guests[0])[asked] == "vote live_migrate_begin"
         assert await over(run) == "drained"
 
 

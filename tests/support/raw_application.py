@@ -210,7 +210,7 @@ class AppWorld(FakeTime):
             voters=AllVoters(scripts, self.applications), processes=processes, guard=guard, **guest
         )
         self.device = self.guest.device
-
+        self.applications.on_withdrawn = self.guest.guest.reject_withdrawn
         #: Ends the serving of applications; the guest goes on.
         self.serving = trio.CancelScope()
 

@@ -82,9 +82,9 @@ def test_a_planned_time_is_the_last_key_and_left_out_if_there_is_none() -> None:
 
 
 def test_the_key_is_the_last_and_is_left_out_if_nothing_is_offered() -> None:
-    assert encode(InitAck(5, OFFERED), 1) == b"\n" + ACK % b',"extensions":5' + b"\n"
+    assert encode(InitAck(5, OFFERED), 1) == b"\n" + ACK % b',"extensions":13' + b"\n"
     assert encode(InitAck(5), 1) == b"\n" + ACK % b"" + b"\n"
-    assert OFFERED == Extension.NAMED_REASONS | Extension.VOTERS == 5
+    assert OFFERED == Extension.NAMED_REASONS | Extension.VOTERS | Extension.WITHDRAWALS == 13
 
 
 @pytest.mark.parametrize(

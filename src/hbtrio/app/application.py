@@ -28,7 +28,7 @@ from hbtrio.app.inhibition import Inhibition
 from hbtrio.app.membership import Membership
 from hbtrio.app.registration import Refused, Registration, socket_path
 from hbtrio.app.responses import ActionWord
-from hbtrio.wire.vocabulary import CorrectiveAction
+from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event
 
 _log = logging.getLogger("hbtrio.app")
 
@@ -216,6 +216,25 @@ class Application:
         membership = self._membership
         return "" if membership is None else membership.fault
 
+    async def ready_for(self, event: Event | str) -> None:
+        """Says that the vote handler would not reject this event any more, as it did.
+
+        Whoever waits to ask again because of that reject, as for a planned action, asks at once,
+        but not within 5 s of it. The handler is then called as ever, and its answer counts. It is
+        a hint: without a reject since the registration, while the application is not registered,
+        and with a host or guest daemon that is too old to know of this, it has no effect.
+
+        Args:
+            event: one that can be voted on.
+
+        Raises:
+            ValueError: the event can't be voted on.
+            RuntimeError: the application is not running.
+
+        Cancelled, it has either been said or not.
+        """
+        await self._running().ready_for(votable(event))
+
     async def wait_changed(self) -> None:
         """Waits until :attr:`registered` or :attr:`fault` changes; add a timeout if you need one.
 
@@ -289,6 +308,14 @@ class Application:
         finally:
             self._tasks = self._membership = None
             membership.end()
+
+
+def votable(event: Event | str) -> Event:
+    """Returns an event that can be voted on; raises ValueError for any other."""
+    for known, rule in EVENT_TABLE.items():
+        if event == known and rule.voted:
+            return known
+    raise ValueError(f"event: no event that can be voted on: {str(event)!r}")
 
 
 def _has_event_loop() -> bool:

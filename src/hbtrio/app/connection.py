@@ -32,10 +32,11 @@ from hbtrio.wire.app_messages import (
     AppInitAck,
     AppMessage,
     AppMoreTime,
+    AppReady,
     AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
-from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.app")
 
@@ -118,6 +119,10 @@ class GuestConnection:
                     await self._take(message, tasks)
                 tasks.cancel_scope.cancel()
         return self._fault
+
+    async def ready_for(self, event: Event) -> None:
+        """Says that the application would not reject this event any more."""
+        await self._send(AppReady(event))
 
     async def sign_off(self) -> None:
         """Signs off; takes up to ``SEND_S`` and is not cancelled."""

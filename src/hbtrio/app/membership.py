@@ -17,6 +17,7 @@ from hbtrio.app.handler_set import Handlers
 from hbtrio.app.registration import Registration
 from hbtrio.app.stream import GuestStream
 from hbtrio.policy.backoff import Backoff
+from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.app")
 
@@ -59,12 +60,19 @@ class Membership:
         self._handlers = handlers
         self._socket = socket
         self._jitter = jitter
+        #: While it is registered.
+        self._connection: GuestConnection | None = None
         self._pid = os.getpid()
         self._changed = anyio.Event()
 
     def is_here(self) -> bool:
         """Returns whether this is the process that created it, not a forked child."""
         return os.getpid() == self._pid
+
+    async def ready_for(self, event: Event) -> None:
+        """Tells the guest daemon, if registered, that this event would not be rejected any more."""
+        if self._connection is not None:
+            await self._connection.ready_for(event)
 
     async def changed(self) -> None:
         """Waits for a change of ``registered``, ``refused`` or ``fault``, or for the end."""
@@ -113,6 +121,7 @@ class Membership:
         """Serves a registered connection until it ends; returns the reason."""
         _log.info("%s is registered with the guest daemon", self._registration.name)
         self.refused, self.fault = False, ""
+        self._connection = connection
         self._set(registered=True)
         try:
             return await connection.serve()
@@ -120,6 +129,7 @@ class Membership:
             await connection.sign_off()
             raise
         finally:
+            self._connection = None
             self._set(registered=False)
 
     def _set(self, *, registered: bool) -> None:

@@ -17,14 +17,21 @@ import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import anyio
 
-from hbtrio.app.application import Application
+from hbtrio.app.application import Application, votable
+from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.app")
+
+#: What wakes the event loop: the application is ready for an event; the block is left.
+_READY: Final = b"r"
+_LEAVE: Final = b"x"
 
 
 class Background:
@@ -42,7 +49,8 @@ class Background:
         self._runs = False
         self._ended = False
         self._cause: BaseException | None = None
-        # Ends the event loop; any thread can write without waiting.
+        self._ready: deque[Event] = deque()
+        # Wakes the event loop, or ends it; any thread can write without waiting.
         self._leave, self._left = socket.socketpair()
         self._thread = threading.Thread(
             target=self._run, name=f"hbtrio.app {app.name}", daemon=True
@@ -71,6 +79,20 @@ class Background:
             if not self._changed.wait_for(self._is_registered, timeout_s):
                 raise TimeoutError(f"{self._app.name} is not registered after {timeout_s:g} s")
 
+    def ready_for(self, event: Event | str) -> None:
+        """Says what :meth:`hbtrio.app.Application.ready_for` does, soon; does not block.
+
+        Raises:
+            ValueError: the event can't be voted on.
+            RuntimeError: the application is no longer running, or runs in another process.
+        """
+        known = votable(event)
+        if self._ended or os.getpid() != self._pid:
+            raise RuntimeError(f"application {self._app.name} is not running") from self._cause
+        if known not in self._ready:  # so there are few
+            self._ready.append(known)
+            self._leave.send(_READY)
+
     def _is_registered(self) -> bool:
         if self._ended:
             raise RuntimeError(f"application {self._app.name} is not running") from self._cause
@@ -89,7 +111,7 @@ class Background:
     def _stop(self) -> None:
         # A forked child must not stop the parent's event loop.
         if os.getpid() == self._pid:
-            self._leave.send(b"x")
+            self._leave.send(_LEAVE)
             self._join()
 
     def _join(self) -> None:
@@ -116,7 +138,13 @@ class Background:
             self._app._listen(self._notify)
             self._runs = True
             self._notify()
-            await anyio.wait_readable(self._left)
+            while True:
+                await anyio.wait_readable(self._left)
+                words = self._left.recv(64)
+                while self._ready:
+                    await self._app.ready_for(self._ready.popleft())
+                if _LEAVE in words:
+                    return
 
     def _notify(self) -> None:
         with self._changed:

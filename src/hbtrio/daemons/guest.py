@@ -105,6 +105,7 @@ async def serve_guest(name: str, config: GuestConfig, world: GuestWorld) -> None
             guest = Guest(
                 _setup(name, config, world, processes, applications), guard, world.run_guard
             )
+            applications.on_withdrawn = guest.reject_withdrawn
 
             async def beat() -> None:
                 await guest.run()

@@ -30,6 +30,7 @@ from hbtrio.fsm.application_effects import (
     SendToApplication,
     StillIll,
     Withdrew,
+    WithdrewReject,
 )
 from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.inhibition import Inhibition
@@ -47,11 +48,12 @@ from hbtrio.wire.app_messages import (
     AppInitAck,
     AppMessage,
     AppMoreTime,
+    AppReady,
     AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import plain_text
-from hbtrio.wire.vocabulary import Event, NotificationType
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
 #: A registration with a shorter interval is refused.
 MIN_INTERVAL_MS: Final = 400
@@ -95,6 +97,10 @@ class ApplicationSession:
         self._stalled_before_s = 0.0
         self._excuses = 0
         self._asked_id: int | None = None
+        #: The event of the open vote; None for a notice.
+        self._asked_event: Event | None = None
+        #: The events that it has rejected when it was asked last.
+        self._rejected: set[Event] = set()
         #: The interval of the refusal that was logged last.
         self._refused_ms: int | None = None
 
@@ -124,6 +130,7 @@ class ApplicationSession:
                 return self._answer(message, now)
             case AppActionResponse(invocation_id=answered) if answered == self._asked_id:
                 self._asked_id = None
+                self._voted(message.vote_result)
                 reason = plain_text(message.log_msg, MAX_APP_LOG_BYTES)
                 return [Answered(message.vote_result, reason)]
             case AppInhibit():
@@ -132,6 +139,11 @@ class ApplicationSession:
                 return [AsksForTime(message)]
             case AppMoreTime(invocation_id=asked, request=number):
                 return [SendToApplication(AppTimeGranted(asked, number, 0, NOT_OPEN))]
+            case AppReady(event_type=event):
+                # Once for each reject: nobody waits for an application that has not rejected.
+                is_known = event in self._rejected
+                self._rejected.discard(event)
+                return [WithdrewReject(event)] if is_known else []
             case AppActionResponse():
                 return [Ignored("an answer to no vote or notice that is open")]
             case _:
@@ -206,6 +218,7 @@ class ApplicationSession:
             raise ValueError("the application is not registered")
         effects = self._withdraw()
         self._asked_id = self._new_id()
+        self._asked_event = event if notification is NotificationType.REVOCABLE else None
         asked = AppActionNotify(self._asked_id, event, notification, planned_at)
         effects.append(SendToApplication(asked))
         return effects
@@ -286,10 +299,17 @@ class ApplicationSession:
         self.inhibition = Inhibition(inhibit.events, reason, since) if inhibit.events else None
         return [] if self.inhibition == old else [InhibitionChanged()]
 
+    def _voted(self, result: VoteResult) -> None:
+        if (event := self._asked_event) is not None:
+            self._rejected.discard(event)
+            if result is VoteResult.REJECT:
+                self._rejected.add(event)
+
     def _forget(self) -> list[Effect]:
         """Resets everything that belongs to a registration."""
         self.inhibition = None
         self.health = HealthStatus(True)
+        self._rejected.clear()
         self._recent.clear()
         self._awaiting = False
         self._excuses = 0

@@ -7,7 +7,7 @@ import attrs
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_messages import AppMessage, AppMoreTime
-from hbtrio.wire.vocabulary import VoteResult
+from hbtrio.wire.vocabulary import Event, VoteResult
 
 
 @attrs.frozen
@@ -35,6 +35,13 @@ class AsksForTime:
     """Pass on the application's request for more time in the open vote or notice."""
 
     request: AppMoreTime
+
+
+@attrs.frozen
+class WithdrewReject:
+    """Tell the host that the application would not reject this event any more."""
+
+    event: Event
 
 
 @attrs.frozen
@@ -80,6 +87,7 @@ Effect = (
     | Answered
     | Withdrew
     | AsksForTime
+    | WithdrewReject
     | Ignored
     | ApplicationStateChanged
     | StillIll

@@ -26,10 +26,11 @@ from hbtrio.wire.channel_messages import (
     Message,
     MoreTime,
     Nack,
+    RejectWithdrawn,
     TimeGranted,
     VoterState,
 )
-from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 #: The guest's wait after its start, to give a host that has just connected time to listen.
 RELEASE_S: Final = 1.0
@@ -207,11 +208,20 @@ class GuestSession:
             case Nack(log_msg=text) if VoterState.TYPE in text:
                 self._extensions &= ~Extension.VOTERS
                 return []
+            case Nack(log_msg=text) if RejectWithdrawn.TYPE in text:
+                self._extensions &= ~Extension.WITHDRAWALS
+                return []
             case Nack(log_msg=text) if MoreTime.TYPE in text:
                 self._extensions &= ~Extension.MORE_TIME
                 return [TimeRefused(OFF)]
             case _:
                 return []
+
+    def reject_withdrawn(self, event: Event, name: str) -> list[Effect]:
+        """Handles that a voter would not reject an event any more; a host that is told may ask."""
+        if self.state is SessionState.ENABLED and self._extensions & Extension.WITHDRAWALS:
+            return [SendToHost(RejectWithdrawn(event, name))]
+        return []
 
     def timeout_from(self, now: float) -> float:
         """Returns when a challenge may be missed at the earliest; a host may answer an init now."""

@@ -30,6 +30,7 @@ from hbtrio.wire.app_messages import (
     AppInitAck,
     AppMessage,
     AppMoreTime,
+    AppReady,
     AppTimeGranted,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
@@ -166,6 +167,7 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
     AppInhibit.TYPE: _Layout(AppInhibit, _EVENTS, _LOG),
     AppMoreTime.TYPE: _Layout(AppMoreTime, *[_NUMBER] * 3),
     AppTimeGranted.TYPE: _Layout(AppTimeGranted, *[_NUMBER] * 3, _LOG),
+    AppReady.TYPE: _Layout(AppReady, _EVENT),
 }
 
 

@@ -136,6 +136,17 @@ class AppTimeGranted:
     log_msg: str
 
 
+@attrs.frozen
+class AppReady:
+    """Application to guest: I would not reject this event any more, as I have done.
+
+    Of hbtrio; a guest that doesn't know it skips it.
+    """
+
+    TYPE: ClassVar[int] = 10
+    event_type: Event
+
+
 AppMessage = (
     AppInit
     | AppInitAck
@@ -147,4 +158,5 @@ AppMessage = (
     | AppInhibit
     | AppMoreTime
     | AppTimeGranted
+    | AppReady
 )

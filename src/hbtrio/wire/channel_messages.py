@@ -1,6 +1,6 @@
 """The messages of the guest channel, without their header.
 
-Eight are PROTOCOL.md's (section 1); the last three are extensions.
+Eight are PROTOCOL.md's (section 1); the last four are extensions.
 
 Fields are in the order of deployed peers, with ``log_msg`` last: the peers' parsers and the repair
 of unescaped text rely on that order. :mod:`hbtrio.wire.channel_codec` adds the header (version,
@@ -49,9 +49,12 @@ class Extension(IntFlag):
     #: The guest may send :class:`VoterState`.
     VOTERS = 4
 
+    #: The guest may send :class:`RejectWithdrawn`.
+    WITHDRAWALS = 8
+
 
 #: What our host always offers.
-OFFERED = int(Extension.NAMED_REASONS | Extension.VOTERS)
+OFFERED = int(Extension.NAMED_REASONS | Extension.VOTERS | Extension.WITHDRAWALS)
 
 #: The most voters that a guest reports.
 MAX_VOTERS = 16
@@ -212,6 +215,19 @@ class TimeGranted:
     log_msg: str
 
 
+@attrs.frozen
+class RejectWithdrawn:
+    """Guest to host: the voter ``name`` would not reject this event any more.
+
+    To a host that offers :attr:`Extension.WITHDRAWALS`. It has no answer, and nothing follows from
+    it but that whoever waits to ask again asks earlier.
+    """
+
+    TYPE: ClassVar[str] = "reject_withdrawn"
+    event_type: Event
+    name: str
+
+
 Message = (
     Init
     | InitAck
@@ -224,6 +240,7 @@ Message = (
     | VoterState
     | MoreTime
     | TimeGranted
+    | RejectWithdrawn
 )
 
 MESSAGE_CLASSES: tuple[type[Message], ...] = (
@@ -238,4 +255,5 @@ MESSAGE_CLASSES: tuple[type[Message], ...] = (
     VoterState,
     MoreTime,
     TimeGranted,
+    RejectWithdrawn,
 )

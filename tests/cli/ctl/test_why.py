@@ -102,7 +102,7 @@ def told() -> Iterator[str]:
         yield event_sentence(
             FleetEventLine(
                 kind=kind,
-                event="stop" if kind in ("vote", "notice") else "",
+                event="stop" if kind in ("vote", "notice", "withdrawn") else "",
                 result="reject" if kind == "vote" else "complete" if kind == "notice" else "",
                 corrective_action="reboot" if kind in ("loss", "unhealthy", "corrective") else "",
                 who=who,

@@ -47,7 +47,7 @@ async def test_init_is_answered_with_ack_and_challenge_back_to_back() -> None:
         await world.settle()
         assert guest.peer.read() == (
             b'\n{"version":3,"revision":1,"msg_type":"init_ack","sequence":1,'
-            b'"invocation_id":1804289383,"extensions":5}\n'
+            b'"invocation_id":1804289383,"extensions":13}\n'
             b'\n{"version":3,"revision":1,"msg_type":"challenge","sequence":2,'
             b'"heartbeat_challenge":1654615998}\n'
         )

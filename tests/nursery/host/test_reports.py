@@ -77,6 +77,7 @@ def test_the_kinds_that_are_documented() -> None:
         "notice",
         "extended",
         "overridden",
+        "withdrawn",
         "restart-expired",
         "paused",
         "absent",

@@ -33,6 +33,7 @@ _KINDS: Final = (
     "unhealthy",
     "unwatched",
     "vote",
+    "withdrawn",
 )
 
 #: What names an instance.

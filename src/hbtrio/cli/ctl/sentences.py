@@ -38,6 +38,7 @@ KINDS: Final = {
     "vote": "Vote on {event}{by}: {result}{reason}.",
     "notice": "Notice of {event}{by}: {result}{reason}.",
     "extended": "The guest took more time{reason}.",
+    "withdrawn": "The guest would not reject {event} any more{reason}.",
     "overridden": "A reject of the guest was overridden{reason}.",
     "restart-expired": "The VM was not back at the end of RESTART{reason}.",
     "paused": "libvirt paused the VM{reason}.",

@@ -298,6 +298,7 @@ async def open_agent(
                     action_nursery, supervisor, fleet, actions, rounds, groups, store, wall_clock
                 )
                 await drains.load()
+                history.listen(drains.entry)
                 action_nursery.start_soon(supervisor.keep, "drains", drains.write_forever)
                 yield Agent(
                     config=config,

@@ -31,10 +31,11 @@ from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_call_off import MAX_REASON
-from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
+from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, ActionName, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.drain")
 
@@ -47,6 +48,9 @@ _STEPS: Final = {
     "restart": ActionState.AWAITING,
     "down": ActionState.GOING_DOWN,
 }
+
+#: The kind of a host's report that a guest would not reject an event any more.
+WITHDRAWN: Final = "withdrawn"
 
 _ENDS: Final = {
     "done": ActionState.DONE,
@@ -128,6 +132,11 @@ class FleetDrains:
         ]
         drain = StoredDrain(record, plan.ordered(places, self._groups.rule.name_of))
         return self.runs.begin(drain, is_dry=plan.is_dry)
+
+    def entry(self, entry: HistoryEntry) -> None:
+        """Takes an entry of the history: a guest may not reject any more, as it says."""
+        if entry.kind == WITHDRAWN and entry.event in EVENT_TABLE:
+            self.runs.withdrawn(entry.uuid, Event(entry.event))
 
     # -- the site -----------------------------------------------------------------------------
 

@@ -8,27 +8,25 @@ cost the guest: bytes per second, unread bytes, log lines, and time connected wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Final
 
-import attrs
 import trio
 
 from hbtrio.fsm import application_effects as fsm
 from hbtrio.fsm.application import ApplicationSession
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.net.peer_credentials import PeerCredentials
-from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
+from hbtrio.nursery.guest.app_log import ConnectionLog
 from hbtrio.nursery.guest.app_question import AppQuestion
 from hbtrio.nursery.guest.app_requests import AppRequests, inhibition_status
+from hbtrio.nursery.guest.app_services import SharedServices
 from hbtrio.nursery.guest.app_writer import AppWriter
-from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.time_guard import sleep_until_on_time
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Answer, BallotWindow
 from hbtrio.policy.quota import ByteBucket
-from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.policy.time_guard import CALM_S
 from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.app_messages import AppMessage
@@ -50,16 +48,6 @@ UNREGISTERED_S: Final = 60.0
 _READS: Final = 4
 
 
-@attrs.frozen
-class SharedServices:
-    """The objects that all application connections share."""
-
-    pacer: Pacer
-    guard: OnTimeGuard
-    new_id: Callable[[], int]
-    log: AppLog
-
-
 class AppConnection:
     """Serves one application, from accept to close; :meth:`run` may be called once.
 
@@ -75,6 +63,7 @@ class AppConnection:
         self.slot: int | None = None
         self._port = port
         self._pacer = services.pacer
+        self._withdrew = services.withdrew
         self._guard = services.guard
         self._peer = peer
         process = f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
@@ -320,6 +309,8 @@ class AppConnection:
                 case fsm.AsksForTime(request):
                     if self._question is not None:
                         self._question.ask_time(request)
+                case fsm.WithdrewReject(event):
+                    self._withdrew(event, self.application.profile.name)
                 case fsm.Answered(result, reason):
                     self._end_question(Answer(result, reason, by_name=True))
                 case fsm.Withdrew():

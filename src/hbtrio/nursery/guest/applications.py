@@ -18,8 +18,9 @@ from hbtrio.log import LogOnce
 from hbtrio.net.accepting import SHORTAGES, accept_waiting, drop_left, has_reserved
 from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from hbtrio.net.unix_socket import UnixListener
-from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
+from hbtrio.nursery.guest.app_connection import AppConnection
 from hbtrio.nursery.guest.app_log import AppLog, Topic
+from hbtrio.nursery.guest.app_services import SharedServices
 from hbtrio.nursery.guest.voters import VoterNames
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import SocketPort
@@ -29,6 +30,7 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_status import GuestApplications
 from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import Event
 
 #: Connections at once: a bound against runaway processes, far above any useful number.
 MAX_CONNECTIONS: Final = 1024
@@ -59,7 +61,9 @@ class Applications:
         bounded_by: str = "",
     ) -> None:
         self._log = AppLog()
-        self._services = SharedServices(Pacer(), guard, new_id, self._log)
+        #: Takes that an application, by its name, would not reject an event any more.
+        self.on_withdrawn: Callable[[Event, str], None] = lambda event, name: None
+        self._services = SharedServices(Pacer(), guard, new_id, self._log, self._withdrew)
         self._max_connections = max_connections
         self._bounded_by = bounded_by
         self._connections: dict[AppConnection, None] = {}
@@ -149,6 +153,9 @@ class Applications:
             for one in self._connections
             if one.application.registered
         ]
+
+    def _withdrew(self, event: Event, name: str) -> None:
+        self.on_withdrawn(event, name or _NAMELESS)
 
     def status(self) -> GuestApplications:
         """Returns what is known of the applications now."""

@@ -24,6 +24,7 @@ from hbtrio.wire.channel_messages import (
     Message,
     MoreTime,
     Nack,
+    RejectWithdrawn,
     VoterState,
 )
 from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
@@ -191,5 +192,13 @@ def _log_unexpected(message: Message) -> None:
     match message:
         case Nack(log_msg=text):
             _log.warning("the host refuses a message: %s", text)
-        case Init() | Exit() | ChallengeResponse() | ActionResponse() | VoterState() | MoreTime():
+        case (
+            Init()
+            | Exit()
+            | ChallengeResponse()
+            | ActionResponse()
+            | VoterState()
+            | MoreTime()
+            | RejectWithdrawn()
+        ):
             _log.warning("message dropped: %s, which hosts don't send", message.TYPE)

@@ -112,6 +112,11 @@ class Guest:
         self._health.reload(setup.health_script, setup.session.corrective_action)
         self._driver.reload(setup.session)
 
+    def reject_withdrawn(self, event: Event, name: str) -> None:
+        """Tells the host, if it wants to know, that a voter would not reject an event any more."""
+        if not self._driver.stopped:
+            self._driver.reject_withdrawn(event, name)
+
     def _resting(self) -> bool:
         """Returns whether no timeout is near: of the session, a window, a script or an application.
 

@@ -19,6 +19,7 @@ from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.voter_news import VoterNews
 from hbtrio.wire.channel_messages import Message
+from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.guest")
 
@@ -97,6 +98,10 @@ class SessionDriver:
         """Handles a message from the host."""
         self._heard_at = trio.current_time()
         self._apply(self.session.received(message, trio.current_time()))
+
+    def reject_withdrawn(self, event: Event, name: str) -> None:
+        """Tells the host that a voter would not reject an event any more."""
+        self._apply(self.session.reject_withdrawn(event, name))
 
     def reload(self, settings: SessionSettings) -> None:
         """Applies a reloaded configuration."""

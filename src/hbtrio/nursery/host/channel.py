@@ -22,13 +22,13 @@ from hbtrio.nursery.host.connection import READS
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
 from hbtrio.nursery.host.restart_window import RestartWindow
-from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
+from hbtrio.nursery.host.round import OF_ROUNDS, NotHeartbeating, Round, RoundSlot
 from hbtrio.nursery.port import ChannelFault
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.policy.more_time import Extensions
 from hbtrio.policy.reported_voters import ReportedVoters
 from hbtrio.policy.time_guard import BEHIND_S
-from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, MoreTime
+from hbtrio.wire.channel_messages import ActionNotify, Init, Message
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     Event,
@@ -182,7 +182,7 @@ class Channel:
         """Handles a message of the guest."""
         if self.gone:
             return  # the reader had been woken up before it was cancelled
-        if type(message) is ActionResponse or type(message) is MoreTime:
+        if isinstance(message, OF_ROUNDS):
             self.rounds.received(message, now, self.link.send)
             return
         due, health = self.heartbeat.due, self.heartbeat.health

@@ -108,6 +108,10 @@ class ChannelReports:
         self._setup.counts.overridden[event] += 1
         self.publish(ReportKind.OVERRIDDEN, reason, event=event, who=who)
 
+    def publish_withdrawal(self, event: Event, name: str) -> None:
+        """Reports that a voter of the guest would not reject an event any more."""
+        self.publish(ReportKind.WITHDRAWN, f"{name} is ready for it" if name else "", event=event)
+
     def publish_effect(self, effect: hb.Effect) -> None:
         """Reports or logs an effect of the heartbeat machine; the rest is for the channel."""
         match effect:

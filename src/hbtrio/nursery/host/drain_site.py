@@ -21,10 +21,11 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.drained_host import DrainedHost
 from hbtrio.nursery.host.plans import HostPlans
 from hbtrio.nursery.host.refusals import UnknownInstance
+from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.store.host_records import ActionRecord, Recollection
-from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, NotificationType, VoteResult
 
 #: Why an instance that has no socket has its turn later once: it may be restarting, or this host.
 NO_SOCKET: Final = "its socket is not there"
@@ -46,6 +47,7 @@ class HostDrains:
         self.runs = Drains(nursery, host.supervisor, self)
         self.plans = HostPlans(host, self.runs, self.start, self)
         self._host = host
+        host.reports.listen(self._reported)
         self.sightings = Sightings(host.channels.get, host.domains, host.guard)
         self._is_recalled = False
         #: Those whose sockets were missing at their turn.
@@ -122,9 +124,9 @@ class HostDrains:
         """Returns when a planned action is forced; see :class:`ActionDrains`."""
         return self.plans.forced_at(drain)
 
-    def withdrawn(self, uuid: str, event: Event) -> None:
-        """Takes that a guest does not reject an event any more, as it says."""
-        self.runs.withdrawn(uuid, event)
+    def _reported(self, report: Report) -> None:
+        if report.kind is ReportKind.WITHDRAWN and report.event is not None:
+            self.runs.withdrawn(report.uuid, report.event)
 
     # -- the site -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.remembering import Remembering
+from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -30,6 +31,7 @@ class DrainedHost(Protocol):
     guard: OnTimeGuard
     memory: HostMemory
     remembering: Remembering
+    reports: Reports
     supervisor: Supervisor
 
     @property

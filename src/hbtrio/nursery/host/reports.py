@@ -31,6 +31,7 @@ class ReportKind(StrEnum):
     NOTICE = "notice"
     EXTENDED = "extended"
     OVERRIDDEN = "overridden"
+    WITHDRAWN = "withdrawn"
     RESTART_EXPIRED = "restart-expired"
     PAUSED = "paused"
     ABSENT = "absent"

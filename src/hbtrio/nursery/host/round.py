@@ -19,14 +19,34 @@ from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.veto import Veto, VetoRule
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
-from hbtrio.wire.channel_messages import ActionResponse, Message, MoreTime, Nack, TimeGranted
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
+from hbtrio.wire.channel_messages import (
+    ActionResponse,
+    Message,
+    MoreTime,
+    Nack,
+    RejectWithdrawn,
+    TimeGranted,
+)
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    Event,
+    NotificationType,
+    VoteResult,
+    WindowKind,
+)
 
 #: The only voter that a host knows.
 _GUEST: Final = "guest"
 
 #: Requests for more time of an instance that are answered, per second; others are not.
 _REQUESTS_PER_S: Final = 8
+
+#: Withdrawn rejects of an instance that are taken, and in how many seconds; others are not.
+WITHDRAWALS: Final = 3
+WITHDRAWALS_S: Final = 15.0
+
+#: The messages of a guest about votes and notices.
+OF_ROUNDS: Final = (ActionResponse, MoreTime, RejectWithdrawn)
 
 
 class NotHeartbeating(Exception):
@@ -133,6 +153,9 @@ class RoundReports(Protocol):
     def publish_override(self, event: Event, reason: str, who: str) -> None:
         """Reports that a reject was overridden."""
 
+    def publish_withdrawal(self, event: Event, name: str) -> None:
+        """Reports that a voter would not reject an event any more."""
+
 
 class RoundSlot:
     """Holds the one vote or notice that may be open on an instance.
@@ -166,6 +189,7 @@ class RoundSlot:
         self._reports = reports
         self._veto = Veto(setup.veto)
         self._requests = Quota(_REQUESTS_PER_S, 1.0)
+        self._withdrawals = Quota(WITHDRAWALS, WITHDRAWALS_S)
         self._is_reserved = False
 
     @contextmanager
@@ -223,10 +247,18 @@ class RoundSlot:
         return self.current
 
     def received(
-        self, message: ActionResponse | MoreTime, now: float, send: Callable[[Message], None]
+        self,
+        message: ActionResponse | MoreTime | RejectWithdrawn,
+        now: float,
+        send: Callable[[Message], None],
     ) -> None:
         """Handles a message of the instance about a round; sends the reply, if it has one."""
-        if isinstance(message, MoreTime):
+        if isinstance(message, RejectWithdrawn):
+            rule = EVENT_TABLE.get(message.event_type)
+            if rule is not None and rule.voted and self._withdrawals.take(now):
+                name = plain_text(message.name, MAX_NAME_BYTES)
+                self._reports.publish_withdrawal(message.event_type, name)
+        elif isinstance(message, MoreTime):
             if (granted := self._more_time(message, now)) is not None:
                 send(granted)
         elif not self._answer(message):
