@@ -180,6 +180,8 @@ class _AgentApi:
 
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
+        if body.retry_for_s:
+            raise HTTPException(409, "an agent does not ask again: ask the instance's host to")
         who = operator_of(request.scope)
         with _faults():
             self._begin_by(request).check()

@@ -21,7 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hbtrio.config.settings import command
+from hbtrio.config.settings import choice, command
+from hbtrio.config.settings import number as number_field
 from hbtrio.config.toml import structure
 from hbtrio.errors import ConfigError
 from hbtrio.http.limits import Drain
@@ -79,6 +80,8 @@ _DIGITS: Final = 15
 class _CheckedActRequest(ActRequest):
     #: Checked as one of the configuration is: an unknown placeholder is found before the vote.
     command: tuple[str, ...] = command("uuid")
+    retry_for_s: float = number_field(0.0, 0, 604_800, "s")
+    then: str = choice("give-up", ("give-up", "force"))
 
 
 def application(routes: Sequence[Route]) -> Starlette:
@@ -124,6 +127,8 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
         HTTPException: 400, the body is faulty.
     """
     body = await body_of(request, _CheckedActRequest)
+    if body.retry_for_s and (body.force or body.take_over or body.ignore_group):
+        raise HTTPException(400, "body.retry_for_s: not with force, take_over or ignore_group")
     return word(ActionName, "action", body.action, ACTION_TABLE), body
 
 

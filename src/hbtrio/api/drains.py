@@ -11,6 +11,7 @@ A client that disconnects misses lines; the drain goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -195,6 +196,7 @@ def planned_line(run: DrainRun | None) -> PlannedLine | None:
         who=run.record.who,
         state=item.state.value,
         reason=item.reason,
+        gives_up=run.record.rules.forced_at == math.inf,
     )
 
 

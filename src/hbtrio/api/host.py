@@ -54,7 +54,7 @@ from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.page import page_routes
 from hbtrio.api.task_tree import tree_reply
 from hbtrio.log.subject import fields
-from hbtrio.nursery.drains import DrainRefused
+from hbtrio.nursery.drains import DrainPlan, DrainRefused
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -63,8 +63,8 @@ from hbtrio.nursery.host.reports import asked_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
 from hbtrio.policy.instance_hold import HoldRefused
-from hbtrio.wire.operator import Forgotten, HoldReply, InstanceLine, Status
-from hbtrio.wire.vocabulary import NotificationType
+from hbtrio.wire.operator import ActRequest, Forgotten, HoldReply, InstanceLine, Status
+from hbtrio.wire.vocabulary import ActionName, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
 
@@ -262,6 +262,8 @@ class _HostApi:
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
         uuid, who = request.path_params["uuid"], operator_of(request.scope)
+        if body.retry_for_s:
+            return await self._retry(request, name, body)
         with _faults():
             action = self._host.begin_action(
                 uuid,
@@ -276,6 +278,21 @@ class _HostApi:
             )
         _log.info("%s: action %s for %s", action.uuid, name, who, extra=fields("action"))
         return api_parts.stream(request, action.progress())
+
+    async def _retry(self, request: Request, name: ActionName, body: ActRequest) -> Response:
+        """Begins an action that is asked for again; the host goes on without its watcher."""
+        plans, who = self._host.drains.plans, operator_of(request.scope)
+        plan = DrainPlan(
+            action=name,
+            command=body.command,
+            instance=request.path_params["uuid"].lower(),
+            ignore_hold=body.ignore_hold,
+        )
+        with _faults():
+            begin_by(request, self._host.clock).check()
+            gives_up = body.then != "force"
+            run = await plans.retry(plan, body.retry_for_s, who, gives_up=gives_up)
+        return api_parts.stream(request, plans.progress(run))
 
     async def plan(self, request: Request) -> Response:
         plan, not_before, before = await plan_request(request)

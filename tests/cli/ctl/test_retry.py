@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import ActionName, VoteResult
 from support.actions_cases import asked
@@ -45,10 +45,9 @@ async def test_not_now_becomes_when() -> None:
         called = await call(api.path, *WORDS, "30m", "--", "true")
         assert votes(guest) == [1, 31, 61]
         assert called.status == ExitStatus.DONE
-        assert called.lines[:5] == [
+        assert called.lines[:4] == [
             "vote on live_migrate_begin: VOTE window of 9 s",
             "vote on live_migrate_begin: rejected (a backup runs)",
-            "live-migrate: rejected (a backup runs)",
             "vote on live_migrate_begin: waiting at most 30 s: it was rejected: a backup runs",
             "vote on live_migrate_begin: VOTE window of 9 s",
         ]
@@ -71,8 +70,8 @@ async def test_at_the_end_it_is_forced_with_its_notice() -> None:
         guest = await world.heartbeating()
         rejects_until(guest, 1e9)
         called = await call(api.path, *WORDS, "40s", "--then", "force", "--", "true")
-        assert votes(guest) == [1, 31, 41]
-        assert [kind for _, _, kind in asked(guest)][3:] == ["irrevocable", "irrevocable"]
+        assert votes(guest) == [1, 31]
+        assert [kind for _, _, kind in asked(guest)][2:] == ["irrevocable", "irrevocable"]
         assert called.status == ExitStatus.DONE
 
 
@@ -87,25 +86,76 @@ async def test_between_two_attempts_the_instance_is_nobody_s() -> None:
         acted = await world.act(guest, ActionName.PAUSE, "true")
         await world.settle()
         assert acted.run.name is ActionName.PAUSE
-        # Whoever ends ctl while it waits has nothing more happen.
         nursery.cancel_scope.cancel()
-    assert len(votes(guest)) == 2
 
 
-async def test_what_is_refused_ends_it() -> None:
+async def test_whoever_ends_ctl_does_not_end_it() -> None:
+    async with world_of() as (world, api):
+        guest = await world.heartbeating()
+        rejects_until(guest, 50.0)
+        with trio.move_on_after(20):
+            await Ctl().run(api.path, *WORDS, "30m", "--", "true")
+        await world.at(100)
+        assert votes(guest) == [1, 31, 61]
+        assert len(world.processes.started) == 1
+
+
+async def test_cancelled_as_any_plan_it_says_so_and_nothing_happens() -> None:
+    async with world_of() as (world, api), trio.open_nursery() as nursery:
+        guest = await world.heartbeating()
+        rejects_until(guest, 1e9)
+        ctl = Ctl()
+        nursery.start_soon(ctl.run, api.path, *WORDS, "30m", "--", "true")
+        await world.at(20)
+        status = await call(api.path, "status")
+        assert "live-migrate planned by operator uid" in status.text
+        assert "given up at" in status.text
+        await call(api.path, "act", ONE, "--cancel-planned")
+        await world.at(22)
+        assert ctl.status == ExitStatus.REJECTED
+        assert "cancelled by operator uid" in ctl.lines[-1]
+        assert votes(guest) == [1]
+
+
+async def test_one_that_goes_meanwhile_ends_it() -> None:
     async with world_of() as (world, api):
         guest = await world.heartbeating()
         rejects_until(guest, 1e9)
 
-        async def hold() -> None:
+        async def vanish() -> None:
             await world.at(20)
             guest.vanish()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hold)
-            with pytest.raises(UserError):
-                await call(api.path, *WORDS, "30m", "--", "true")
+            nursery.start_soon(vanish)
+            called = await call(api.path, *WORDS, "30m", "--", "true")
+        assert called.status == ExitStatus.REJECTED
+        assert called.lines[-1] == "live-migrate: rejected (it is no longer on this host)"
         assert votes(guest) == [1]
+
+
+@pytest.mark.parametrize("option", ["--take-over", "--ignore-group"])
+async def test_what_a_plan_does_not_keep_is_asked_for_by_ctl(option: str) -> None:
+    async with world_of() as (world, api):
+        guest = await world.heartbeating()
+        rejects_until(guest, 20.0)
+        with trio.move_on_after(10):
+            await Ctl().run(api.path, *WORDS, "30m", option, "--", "true")
+        await world.at(60)
+        # Whoever ends ctl while it waits has nothing more happen.
+        assert votes(guest) == [1]
+        called = await call(api.path, *WORDS, "30m", option, "--", "true")
+        assert called.status == ExitStatus.DONE
+
+
+@pytest.mark.parametrize("option", ["force", "take_over", "ignore_group"])
+async def test_the_host_says_what_a_plan_does_not_keep(option: str) -> None:
+    async with world_of() as (world, api), api.client() as client:
+        guest = await world.heartbeating()
+        body = {"action": "live-migrate", "command": ["true"], "retry_for_s": 60, option: True}
+        answer = await client.post(f"/v1/instances/{guest.uuid}/act", json=body)
+        assert answer.status_code == 400
+        assert "body.retry_for_s: not with force, take_over or ignore_group" in answer.text
 
 
 async def test_json_has_a_line_for_each_wait() -> None:

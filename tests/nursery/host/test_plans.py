@@ -16,6 +16,7 @@ from hbtrio.nursery.drains import DrainPlan, DrainRefused
 from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.wire.vocabulary import ActionName
 from support.drain_cases import drained_host, heard, over, plan, rejects, states
+from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, stay_silent, uuid_of
 from support.memory_store import MemoryStore, memory_store
 
@@ -205,6 +206,36 @@ async def test_a_host_that_was_away_beyond_the_end_does_nothing(store: MemorySto
         assert world.processes.started == []
         assert heard(guests[0]) == []
         assert (await history(world))[-1][1] == f"live-migrate: planned, skipped: {STALE}"
+
+
+@pytest.mark.parametrize(("gives_up", "outcome"), [(True, "incomplete"), (False, "drained")])
+async def test_an_action_that_is_asked_for_again_goes_on_after_a_restart(
+    store: MemoryStore, gives_up: bool, outcome: str
+) -> None:
+    async with drained_host(store, 1) as (world, guests):
+        guests[0].reply = rejects()
+        one: DrainPlan = plan(instance=guests[0].uuid)
+        await world.host.drains.plans.retry(one, 70.0, "uid 0", gives_up=gives_up)
+        await world.sleep(20)
+        resumed = await again(world, store)
+        assert await over(resumed) == outcome
+        assert len(world.processes.started) == (0 if gives_up else 1)
+        told = [why for _, why in await history(world)]
+        end = "given up at" if gives_up else "without its vote at"
+        assert end in told[0]
+        if gives_up:
+            last = "live-migrate: planned, skipped: rejected: a backup runs"
+            assert last in told
+
+
+async def test_without_a_state_directory_an_action_is_asked_for_again_all_the_same() -> None:
+    async with host_world(runs={"true": FakeRun()}) as world:
+        guest = world.guest().appear()
+        await world.sleep(3)
+        guest.reply = rejects()
+        one: DrainPlan = plan(instance=guest.uuid, command=("true",))
+        run = await world.host.drains.plans.retry(one, 40.0, "uid 0", gives_up=False)
+        assert await over(run) == "drained"
 
 
 async def test_a_restart_of_the_machine_ends_it(store: MemoryStore) -> None:

@@ -1,4 +1,8 @@
-"""Asks a guest that has rejected an action again and again: ``hbtrio ctl act --retry-for``."""
+"""Asks a guest that has rejected an action again and again: ``hbtrio ctl act --retry-for``.
+
+A host does that by itself, as a planned action. At an agent, which plans nothing, and with options
+that a plan does not keep, it is done here.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.cli.ctl.argument_types import FORCE
+from hbtrio.cli.ctl.argument_types import FORCE, GIVE_UP
 from hbtrio.cli.ctl.progress import ProgressView
 from hbtrio.cli.ctl.screen import Screen
+from hbtrio.client.client import CtlClient
 from hbtrio.errors import UserError
-from hbtrio.wire.operator import ProgressLine
+from hbtrio.wire.operator import ActRequest, FleetStatus, ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName
 
 #: How long after a reject the guest is asked again, in seconds.
@@ -41,6 +46,19 @@ class Retry:
         if options.force:
             raise UserError("--retry-for: with --force there is no vote to ask again")
         return cls(options.retry_for, options.then == FORCE)
+
+    async def by_host(self, body: ActRequest, client: CtlClient) -> tuple[ActRequest, Retry]:
+        """Returns the request that has a host do it, and what is left to be done here.
+
+        Raises:
+            UserError: the daemon does not answer.
+        """
+        if not self.for_s or body.take_over or body.ignore_group:
+            return body, self
+        if isinstance(await client.any_status(), FleetStatus):
+            return body, self
+        then = FORCE if self.forces else GIVE_UP
+        return attrs.evolve(body, retry_for_s=self.for_s, then=then), Retry()
 
 
 async def retried(

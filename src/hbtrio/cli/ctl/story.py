@@ -85,7 +85,8 @@ def _next(one: AnyDetail) -> Iterator[str]:
     if isinstance(one, InstanceDetail) and (planned := one.planned) is not None:
         yield f"By order of {planned.who}, {planned.action} is planned."
         yield f"Its guest is asked from {moment(planned.not_before)} on{_behind(planned.reason)}."
-        yield f"At {moment(planned.before)} it is done without its vote."
+        end = "given up" if planned.gives_up else "done without its vote"
+        yield f"At {moment(planned.before)} it is {end}."
     if isinstance(one, InstanceDetail) and one.not_acted:
         yield from not_acted_sentences(one)
         return

@@ -162,7 +162,8 @@ def planned_words(planned: PlannedLine | None) -> str:
         return ""
     since, until = moment(planned.not_before), moment(planned.before)
     said = f"; {planned.state}: {planned.reason}" if planned.reason else ""
-    when = f"asked from {since} on, done at {until}"
+    end = "given up" if planned.gives_up else "done"
+    when = f"asked from {since} on, {end} at {until}"
     return f"{planned.action} planned by {planned.who}: {when}{said}"
 
 

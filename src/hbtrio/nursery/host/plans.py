@@ -174,6 +174,7 @@ class HostPlans:
     async def progress(self, run: DrainRun) -> AsyncGenerator[ProgressLine | None]:
         """Yields the lines of each attempt, what is waited for in between, and the outcome."""
         shown: ActionRun | None = None
+        waits_until = -math.inf
         event = ACTION_TABLE[run.record.action].before
         async with aclosing(run.watch()) as changes:
             async for change in changes:
@@ -188,13 +189,16 @@ class HostPlans:
                             if line is None or line.step != "end":
                                 yield line
                 (item,) = run.machine.items.values()
-                if (again_s := run.again_s(item.uuid)) is not None:
+                again_s = run.again_s(item.uuid)
+                if again_s is not None and item.ask_at != waits_until:
+                    waits_until = item.ask_at
                     why = f"it was {item.state.value}: {item.reason}"
                     yield ProgressLine(
                         step="vote", event=event or "", waiting=why, seconds=round(again_s, 3)
                     )
         (item,) = run.machine.items.values()
-        reason = item.reason or run.record.reason
+        # The outcome says it already.
+        reason = (item.reason or run.record.reason).removeprefix("rejected: ")
         if item.state is DrainState.DONE and shown is not None:
             reason = shown.reason  # such as that it was not back in time
         outcome = _OUTCOMES.get(item.state, "rejected")

@@ -175,10 +175,13 @@ class PlannedLine(Body, frozen=True, kw_only=True):
     id: Annotated[str, Meta(description="That of its drain.")]
     action: str
     not_before: Annotated[Time, Meta(description="When its guest is asked first.")]
-    before: Annotated[Time, Meta(description="When it is performed without its vote.")]
+    before: Annotated[Time, Meta(description="When it is performed without its vote, or given up.")]
     who: Annotated[Text, Meta(description="Who asked for it.")]
     state: Annotated[str, Meta(description="As that of an instance in a drain.")]
     reason: Annotated[Text, Meta(description="Why it is in that state.")] = ""
+    gives_up: Annotated[
+        bool, Meta(description="Whether it is not performed at before if its guest rejects.")
+    ] = False
 
 
 class InstanceLine(Body, frozen=True, kw_only=True):

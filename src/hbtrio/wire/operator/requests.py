@@ -74,6 +74,21 @@ class ActRequest:
     ignore_hold: Annotated[bool, Meta(description="Act on an instance that is on hold, too.")] = (
         False
     )
+    retry_for_s: Annotated[
+        float,
+        Meta(
+            description="For how long a host asks again after each reject, every 30 s; 0: not at "
+            "all. Not with force, take_over or ignore_group, and not at an agent.",
+            extra_json_schema={"minimum": 0, "maximum": 604_800},
+        ),
+    ] = 0.0
+    then: Annotated[
+        str,
+        Meta(
+            description="What follows after that time. force: the action, without its vote.",
+            extra_json_schema={"enum": ["give-up", "force"]},
+        ),
+    ] = "give-up"
 
 
 @attrs.frozen(kw_only=True)
