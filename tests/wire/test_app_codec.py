@@ -418,7 +418,7 @@ def test_another_version_of_another_size_is_skipped_too() -> None:
         assert skipped(decoder) == (len(long) - len(MAGIC), 1, 0)
 
 
-@pytest.mark.parametrize("msg_type", [10, 11, 255, 65535])
+@pytest.mark.parametrize("msg_type", [11, 12, 255, 65535])
 def test_an_unknown_type_is_skipped_and_counted(msg_type: int) -> None:
     inner = header(raw(Final(""), 0, encode(AppChallenge(66), 1)[:192]), msg_type=msg_type)
     decoder = AppDecoder()
