@@ -89,6 +89,10 @@ def asked(*, vote: bool = True) -> FleetRound:
     return FleetRound(vote=vote, window_s=WINDOW_S, now=T0, for_vim=True)
 
 
+#: What its host reports, and how the agent ends it if that could not be stored.
+REPORT = VoteResult.REJECT, "the database is busy"
+KEPT = RoundEnd(*REPORT, has_verdict=True)
+
 #: The shortest way to each state.
 STEPS: dict[str, Callable[[FleetRound], object]] = {
     "opened": lambda one: one.host_opened(OPENED_S, T1),
@@ -96,7 +100,7 @@ STEPS: dict[str, Callable[[FleetRound], object]] = {
     "not stored": lambda one: one.not_stored(),
     "replied": lambda one: one.reply_written(),
     "unheard": lambda one: one.reply_unheard(),
-    "reported": lambda one: one.outcome_reported(),
+    "reported": lambda one: one.outcome_reported(*REPORT),
     "stored": lambda one: one.outcome_stored(),
     "window": lambda one: one.window_closed(),
     "host restarted": lambda one: one.host_restarted(),
@@ -147,7 +151,7 @@ def test_a_round_whose_outcome_comes_after_the_reply() -> None:
     assert whole(current) == after_opening(OPENED, unreplied=True)
     assert current.reply_written() is False
     assert whole(current) == after_opening(AWAITED)
-    current.outcome_reported()
+    current.outcome_reported(*REPORT)
     assert whole(current) == after_opening(DUE)
     current.outcome_stored()
     assert whole(current) == after_opening(STORED, over=True)
@@ -156,7 +160,7 @@ def test_a_round_whose_outcome_comes_after_the_reply() -> None:
 def test_a_round_whose_outcome_comes_before_the_reply_is_written() -> None:
     current = asked()
     current.host_opened(OPENED_S, T1)
-    current.outcome_reported()
+    current.outcome_reported(*REPORT)
     assert whole(current) == after_opening(REPORTED, unreplied=True)
     # Now its verdict may be sent, and whoever sends it is to be woken.
     assert current.reply_written() is True
@@ -167,7 +171,7 @@ def test_a_round_whose_outcome_comes_before_the_reply_is_written() -> None:
 
 def test_a_round_whose_outcome_comes_before_its_hosts_reply() -> None:
     current = asked()
-    current.outcome_reported()
+    current.outcome_reported(*REPORT)
     assert whole(current) == before_opening(EARLY)
     current.host_opened(OPENED_S, T1)
     assert whole(current) == after_opening(REPORTED, unreplied=True)
@@ -180,7 +184,7 @@ LATE = ["opened", "opened none", "not stored"]
 @pytest.mark.parametrize("late", LATE)
 def test_what_comes_behind_the_stored_outcome_changes_nothing(late: str) -> None:
     current = asked()
-    current.outcome_reported()
+    current.outcome_reported(*REPORT)
     current.outcome_stored()
     end = before_opening(STORED, over=True)
     assert whole(current) == end
@@ -192,18 +196,22 @@ def test_a_report_that_comes_again_counts_once() -> None:
     for state in (EARLY, REPORTED, DUE):
         current = at(state)
         before = whole(current)
-        current.outcome_reported()
+        current.outcome_reported(*REPORT)
         assert whole(current) == before
 
 
 # -- ends of the agent's own --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [OPENED, AWAITED, REPORTED, DUE])
-def test_silence_is_agreement(state: FleetRoundState) -> None:
+@pytest.mark.parametrize(
+    ("state", "end"), [(OPENED, AGREEMENT), (AWAITED, AGREEMENT), (REPORTED, KEPT), (DUE, KEPT)]
+)
+def test_silence_is_agreement_and_a_report_that_is_not_stored_is_none(
+    state: FleetRoundState, end: RoundEnd
+) -> None:
     current = at(state)
     assert current.agrees_at == T1 + OPENED_S + BEYOND_S - MARGIN_S
-    assert current.window_closed() == AGREEMENT
+    assert current.window_closed() == end
     assert whole(current) == after_opening(AGREED, over=True)
 
 
@@ -227,10 +235,14 @@ def test_the_silence_of_a_notice_is_its_completion() -> None:
     assert current.window_closed() == attrs.evolve(AGREEMENT, result=VoteResult.COMPLETE)
 
 
-@pytest.mark.parametrize("state", [OPENED, AWAITED, REPORTED, DUE])
-def test_a_host_that_was_restarted_took_it_along(state: FleetRoundState) -> None:
+@pytest.mark.parametrize(
+    ("state", "end"), [(OPENED, HOST_LOST), (AWAITED, HOST_LOST), (REPORTED, KEPT), (DUE, KEPT)]
+)
+def test_a_host_that_was_restarted_took_it_along_unless_it_had_reported(
+    state: FleetRoundState, end: RoundEnd
+) -> None:
     current = at(state)
-    assert current.host_restarted() == HOST_LOST
+    assert current.host_restarted() == end
     assert whole(current) == after_opening(LOST, over=True)
 
 
@@ -287,7 +299,7 @@ def test_a_round_that_a_former_process_has_opened_goes_on() -> None:
     assert whole(current) == Whole(
         AWAITED, WINDOW_S, ends_at, ends_at - MARGIN_S, None, awaits_reply=False, is_over=False
     )
-    current.outcome_reported()
+    current.outcome_reported(*REPORT)
     current.outcome_stored()
     assert (current.state, current.verdict_until) == (STORED, None)
 

@@ -37,6 +37,7 @@ class FleetRoundState(Enum):
     REPORTED = "reported"  # the outcome is being stored; the reply is not written
     DUE = "due"  # the outcome is being stored; the verdict may follow at once
     STORED = "stored"  # the host's report and the verdict are in the store
+    # The next two end with the reported outcome if there is one that could not be stored.
     AGREED = "agreed"  # the window is over, silence is agreement; there is a verdict
     LOST = "lost"  # the host's process has ended, and the round with it; there is a verdict
     DENIED = "denied"  # the rule of a group forbids it, the host is not asked; there is a verdict
@@ -168,6 +169,8 @@ class FleetRound:
         self._for_vim = for_vim
         #: Whether a previous process of the agent asked: the verdict expires by the wall clock.
         self.is_resumed = False
+        #: The outcome that the host has reported, and its reason; None before that.
+        self._reported: tuple[VoteResult, str] | None = None
 
     @classmethod
     def resumed(
@@ -261,9 +264,14 @@ class FleetRound:
         reason = ENDED_EARLY if self.state in _UNOPENED else NOT_HEARD
         return self._end(FleetRoundEvent.REPLY_UNHEARD, VoteResult.ERROR, reason)
 
-    def outcome_reported(self) -> None:
-        """Handles the reported outcome, which is to be stored next."""
+    def outcome_reported(self, result: VoteResult, reason: str) -> None:
+        """Handles the reported outcome, which is to be stored next.
+
+        If that fails until the window is over, as on a full disk, the round ends with it all the
+        same: a reject that has arrived is no agreement.
+        """
         self._step(FleetRoundEvent.OUTCOME_REPORTED)
+        self._reported = result, reason
 
     def outcome_stored(self) -> None:
         """Handles the stored outcome."""
@@ -275,12 +283,12 @@ class FleetRound:
         # A window may be longer than the VIM waits.
         within_s = min(self.window_s, self._agrees_after_s)
         reason = f"no answer within {within_s:g} s"
-        return self._end(FleetRoundEvent.WINDOW_CLOSED, agreed, reason)
+        return self._end(FleetRoundEvent.WINDOW_CLOSED, *(self._reported or (agreed, reason)))
 
     def host_restarted(self) -> RoundEnd | None:
         """Handles a restarted host; None if the wait for its reply reports the error."""
-        reason = "the host daemon was restarted"
-        return self._end(FleetRoundEvent.HOST_RESTARTED, VoteResult.ERROR, reason)
+        lost = VoteResult.ERROR, "the host daemon was restarted"
+        return self._end(FleetRoundEvent.HOST_RESTARTED, *(self._reported or lost))
 
     def agent_restarted(self, age_s: float) -> RoundEnd | None:
         """Handles a restart of the agent; None if the round continues.

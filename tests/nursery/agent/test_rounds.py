@@ -495,6 +495,26 @@ async def test_the_store_can_t_be_written(vote: bool, world: AgentWorld) -> None
     assert len(host.commands) <= vote
 
 
+async def test_a_reject_that_can_t_be_stored_in_its_window_is_no_agreement(
+    world: AgentWorld,
+) -> None:
+    host = await world.bound_host()
+    host.silent()
+    await world.ask(Event.STOP, vote=True)
+    world.worker.fault = "disk full"
+    await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(VOTE_S + 10.0)
+    assert world.vim.verdicts == []
+    world.worker.fault = ""
+    await trio.sleep(100)
+    late = "its window was over before it could be sent"
+    assert await history(world) == [
+        ("vote", "stop", "reject", "no"),
+        ("undelivered", "stop", "reject", f"action: {late}"),
+    ]
+    assert world.vim.verdicts == []
+
+
 async def test_a_vote_is_asked_while_it_is_being_stored(world: AgentWorld) -> None:
     host = await world.bound_host()
     run, asked = world.worker.run, trio.Event()

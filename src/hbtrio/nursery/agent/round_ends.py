@@ -164,7 +164,7 @@ class RoundEnds:
             return None, None, []
         until = None
         if current is not None:
-            current.machine.outcome_reported()
+            current.machine.outcome_reported(report.result, report.reason)
             until = current.machine.verdict_until
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdicts.entries(record, result, until)
