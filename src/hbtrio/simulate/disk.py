@@ -73,15 +73,14 @@ class Disk:
         return max(0.0, self._stalled_until - self._timeline.now)
 
     def fill(self) -> None:
-        """Makes the disk full: the database can't grow, though rows in place can change."""
+        """Makes the disk full: nothing is written, as the write-ahead log can't grow."""
         self._full = True
-        (pages,) = self.db.execute("PRAGMA page_count").fetchone()
-        self.db.execute(f"PRAGMA max_page_count = {max(pages, 1)}")
+        self.db.execute("PRAGMA query_only = ON")
 
     def free(self) -> None:
         """Makes room again."""
         self._full = False
-        self.db.execute("PRAGMA max_page_count = 1073741823")
+        self.db.execute("PRAGMA query_only = OFF")
 
     def image(self) -> sqlite3.Connection:
         """Returns a copy of what is committed."""

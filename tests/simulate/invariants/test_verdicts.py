@@ -112,6 +112,10 @@ def decided(
     return Decided(at_s, process, "r1", result, overridden)
 
 
+#: Its disk was full when the agent was started.
+NO_DISK = (Began(44, C.DISK_BAD, "agent"), ProcessStarted(44, "agent"))
+
+
 @pytest.mark.parametrize(
     ("stream", "outcome"),
     [
@@ -128,6 +132,18 @@ def decided(
         ([ARRIVED, ProcessStarted(46, "agent"), decided(47)], "died"),
         ([ARRIVED, ProcessStarted(46, "compute-0"), decided(47)], VIOLATED),
         ([ProcessStarted(44, "agent"), ARRIVED, decided(47)], VIOLATED),
+        ([*NO_DISK, ARRIVED, Over(46, C.DISK_BAD, "agent"), decided(47)], "no-disk"),
+        ([*NO_DISK, Over(44.9, C.DISK_BAD, "agent"), ARRIVED, decided(47)], VIOLATED),
+        (
+            [
+                ProcessStarted(43, "agent"),
+                NO_DISK[0],
+                ARRIVED,
+                Over(46, C.DISK_BAD, "agent"),
+                decided(47),
+            ],
+            VIOLATED,
+        ),
     ],
 )
 def test_a_reject_stays_a_reject(stream: list[Observation], outcome: str) -> None:

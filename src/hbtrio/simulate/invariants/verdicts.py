@@ -141,13 +141,16 @@ class VerdictOnce(Invariant):
 
 _CROSSED: Final = Excuse("crossed", "it arrived while the decision was made")
 _DIED: Final = Excuse("died", "the process that it reached has died, and its socket with it")
+_NO_DISK: Final = Excuse(
+    "no-disk", "it was started while its disk took nothing, and so can't have a link yet"
+)
 
 
 class RejectKept(Invariant):
     """A reject that reached a process is never turned into consent by it."""
 
     name = "reject-kept"
-    excuses = (OVERRIDDEN, _CROSSED, _DIED)
+    excuses = (OVERRIDDEN, _CROSSED, _DIED, _NO_DISK)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -169,7 +172,14 @@ class RejectKept(Invariant):
                         (OVERRIDDEN, observation.overridden),
                         (_CROSSED, now_s - arrived_s <= self.bounds.crossed_s),
                         (_DIED, started_s > arrived_s),
+                        (_NO_DISK, self._had_no_disk(process, started_s, arrived_s)),
                     )
+
+    def _had_no_disk(self, process: str, started_s: float, arrived_s: float) -> bool:
+        """Whether its disk took nothing when it was started, and when the reject came."""
+        return all(
+            self.truth.held_at(at_s, process, Condition.DISK_BAD) for at_s in (started_s, arrived_s)
+        )
 
 
 class DecidedOnce(Invariant):
