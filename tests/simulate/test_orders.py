@@ -1,9 +1,10 @@
-"""Operators of hosts without an agent put VMs on hold and drain their hosts."""
+"""Operators of hosts without an agent put VMs on hold, plan actions, and drain their hosts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from hbtrio.simulate.begin_watch import BeginWatch
-from hbtrio.simulate.drain_course import DrainCourse
+from hbtrio.simulate.drain_course import DrainCourse, Drained
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.observations import (
@@ -31,6 +32,7 @@ from hbtrio.simulate.order_observations import (
     HoldSet,
     Refused,
 )
+from hbtrio.simulate.plan_course import PlanCourse
 from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.schedule import Schedule
 
@@ -59,11 +61,12 @@ def test_holds_are_set_and_over(seen: list[Observation]) -> None:
 def test_drains_begin_and_end(seen: list[Observation]) -> None:
     began = [one for one in seen if isinstance(one, DrainBegan)]
     ended = [one for one in seen if isinstance(one, DrainEnded)]
-    assert [one.drain for one in ended] == [one.drain for one in began] != []
+    assert sorted(one.drain for one in ended) == sorted(one.drain for one in began) != []
     assert {one.most for one in began} <= {1, 2}
-    told = [one for one in seen if isinstance(one, Notified) and one.action.startswith("d")]
-    assert {one.action.split()[0] for one in told} <= {one.drain for one in began}
-    assert told
+    told = [one for one in seen if isinstance(one, Notified) and one.action[0] in "dp"]
+    drains = {one.action.split()[0] for one in told}
+    assert drains <= {one.drain for one in began}
+    assert {drain[0] for drain in drains} == {"d", "p"}
 
 
 def test_a_drain_decides_no_request_of_anybody_else(seen: list[Observation]) -> None:
@@ -78,12 +81,16 @@ class Host:
     def __init__(self, *answers: list[dict[str, Any] | Exception]) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, str]] = []
+        #: What was posted.
+        self.wishes: list[dict[str, Any]] = []
 
     async def ask(
-        self, method: str, path: str, _body: dict[str, Any] | None
+        self, method: str, path: str, body: dict[str, Any] | None
     ) -> AsyncIterator[dict[str, Any]]:
         await trio.lowlevel.checkpoint()
         self.asked.append((method, path))
+        if body:
+            self.wishes.append(body)
         for answer in self.answers.pop(0):
             if isinstance(answer, Exception):
                 raise answer
@@ -94,6 +101,12 @@ def began(drain: str = "d1") -> dict[str, Any]:
     return {"step": "drain", "id": drain, "parallel": 2}
 
 
+def entry(drain: str, *, ended: str | None = None, plans: str = "") -> dict[str, Any]:
+    """A drain in the list of its host, or a plan."""
+    instances = [{"uuid": plans}] if plans else []
+    return {"id": drain, "ended": ended, "before": plans or None, "instances": instances}
+
+
 def state(word: str, uuid: str = "u0") -> dict[str, Any]:
     return {"step": "instance", "uuid": uuid, "state": word}
 
@@ -102,14 +115,17 @@ END: dict[str, Any] = {"step": "end", "outcome": "drained"}
 GONE = trio.BrokenResourceError()
 
 
-async def drained(
-    host: Host, turn: Callable[[str, str], None] = lambda *_: None
-) -> list[Observation]:
+def nothing(_uuid: str, _drain: str, *, has_turn: bool) -> None:
+    del has_turn
+
+
+async def restore(_uuid: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def drained(host: Host, turn: Drained = nothing, *, planned: str = "") -> list[Observation]:
+    """What is observed of a drain, or of a plan for an instance."""
     seen: list[Observation] = []
-
-    async def restore(_uuid: str) -> None:
-        await trio.lowlevel.checkpoint()
-
     course = DrainCourse(
         "compute-0",
         NAMES,
@@ -121,7 +137,7 @@ async def drained(
         say=lambda _: None,
         quiet_s=100.0,
     )
-    await course.drain(WISH)
+    await (course.plan(planned, WISH) if planned else course.drain(WISH))
     return seen
 
 
@@ -151,9 +167,67 @@ async def test_a_drain_is_followed_over_a_restart(autojump_clock: trio.abc.Clock
 async def test_a_drain_whose_first_line_never_came_is_found(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    known = {"drains": [{"id": "d0", "ended": "then"}, {"id": "d1", "ended": None}]}
-    host = Host([GONE], [GONE], [known], [began(), END])
+    listed = [entry("d0", ended="then"), entry("p1", plans="u0"), entry("d1")]
+    host = Host([GONE], [GONE], [{"drains": listed}], [began(), END])
     assert await drained(host) == [BEGAN, ENDED]
+
+
+async def test_a_plan_is_followed_as_a_drain(autojump_clock: trio.abc.Clock) -> None:
+    host = Host([{"id": "d1"}], [began(), state("told"), state("done"), END])
+    assert await drained(host, planned="u0") == [BEGAN, ACTS, ACTED, ENDED]
+    assert host.asked == [("POST", "/v1/instances/u0/plan"), ("GET", "/v1/drains/d1/progress")]
+
+
+async def test_a_plan_whose_answer_never_came_is_found_by_its_instance(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    listed = [entry("d0"), entry("p1", plans="u1"), entry("d1", plans="u0")]
+    host = Host([GONE], [{"drains": listed}], [began(), END])
+    assert await drained(host, planned="u0") == [BEGAN, ENDED]
+
+
+async def test_a_plan_that_was_refused_is_none(autojump_clock: trio.abc.Clock) -> None:
+    assert await drained(Host([], [{"drains": [entry("p1", plans="u1")]}]), planned="u0") == []
+
+
+def plans(seen: list[datetime], *, is_there: bool = True) -> tuple[PlanCourse, Host]:
+    host = Host(*([{"id": "d1"}] if number % 2 == 0 else [began(), END] for number in range(20)))
+    course = DrainCourse(
+        "compute-0",
+        NAMES,
+        drained=nothing,
+        ask=host.ask,
+        restore=restore,
+        now=trio.current_time,
+        observe=lambda _: None,
+        say=lambda _: None,
+        quiet_s=1000.0,
+    )
+
+    def utc() -> datetime | None:
+        seen.append(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=trio.current_time()))
+        return seen[-1] if is_there else None
+
+    return PlanCourse("u0", course, utc=utc, now=trio.current_time, quiet_s=1000.0), host
+
+
+async def test_actions_are_planned_until_it_is_quiet(autojump_clock: trio.abc.Clock) -> None:
+    seen: list[datetime] = []
+    course, host = plans(seen)
+    await course.run(Random("plans"))
+    assert len(seen) > 1
+    for now, wish in zip(seen, host.wishes, strict=True):
+        begin, end = (datetime.fromisoformat(wish[name]) for name in ("not_before", "before"))
+        assert now <= begin < end < datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=1000)
+        assert wish["action"] in ("reboot", "stop")
+
+
+async def test_nothing_is_planned_for_what_is_nowhere(autojump_clock: trio.abc.Clock) -> None:
+    seen: list[datetime] = []
+    course, host = plans(seen, is_there=False)
+    await course.run(Random("plans"))
+    assert seen
+    assert host.asked == []
 
 
 async def test_a_drain_that_was_refused_is_none(autojump_clock: trio.abc.Clock) -> None:
@@ -171,8 +245,13 @@ async def test_who_has_its_turn_is_told_by_the_drain(
     word: str, autojump_clock: trio.abc.Clock
 ) -> None:
     turns: list[tuple[str, str]] = []
+
+    def turn(uuid: str, drain: str, *, has_turn: bool) -> None:
+        if has_turn:
+            turns.append((uuid, drain))
+
     host = Host([began(), state("waiting"), state("waiting", "u1"), state(word), END])
-    await drained(host, lambda uuid, drain: turns.append((uuid, drain)))
+    await drained(host, turn)
     assert turns == [("u0", "d1")]
 
 
@@ -232,15 +311,29 @@ def test_what_nobody_listens_to_is_a_request_of_its_own() -> None:
 def test_a_drain_that_has_to_wait_for_an_action_tells_nothing() -> None:
     ledger = requests()
     ledger.begin_action("u0", "act-1")
-    ledger.drained("u0", "d1")
+    ledger.drained("u0", "d1", has_turn=True)
     assert ledger.action_of("u0") == "act-1"
 
 
 def test_what_a_drain_asks_is_of_its_action() -> None:
     ledger = requests()
     ledger.written("u0", "stop", False)
-    ledger.drained("u0", "d1")
+    ledger.drained("u0", "d1", has_turn=True)
     assert (ledger.action_of("u0"), ledger.request_of("u0", "stop", False)) == ("d1 vm0", "op-1")
+
+
+def test_a_drain_that_waits_for_a_plan_tells_nothing_before_that_is_over() -> None:
+    ledger = requests()
+    ledger.drained("u0", "p1", has_turn=True)
+    ledger.drained("u0", "d1", has_turn=True)  # it is asked, and waits
+    ledger.drained("u0", "p1", has_turn=True)  # it acts
+    assert ledger.action_of("u0") == "p1 vm0"
+    ledger.drained("u0", "p1", has_turn=False)
+    assert ledger.action_of("u0") == "d1 vm0"
+    ledger.drained("u0", "d1", has_turn=False)
+    ledger.begin_action("u0", "act-1")
+    ledger.drained("u0", "d1", has_turn=False)
+    assert ledger.action_of("u0") == "act-1"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
-"""What the operators of a host without an agent want when they drain it, and how they follow it."""
+"""What the operators of a host without an agent want when they drain it, and how they follow it.
+
+A planned action is followed in the same way: its host keeps it as a drain of one instance.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -36,13 +40,20 @@ _IN_PROGRESS: Final = ("told", "acting")
 Ask = Callable[[str, str, dict[str, Any] | None], AsyncIterator[dict[str, Any]]]
 
 
+class Drained(Protocol):
+    """See :meth:`~hbtrio.simulate.requests.OperatorRequests.drained`."""
+
+    def __call__(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+        """Takes that a drain has an instance in turn, or no longer."""
+
+
 class DrainCourse:
     """The operators who drain one host.
 
     Args:
         host: its name.
         names: the instances' names by uuid.
-        drained: called with an instance that has its turn, and the drain.
+        drained: called with an instance, the drain, and whether the drain has it in turn.
         ask: asks the host.
         restore: starts an instance that was stopped.
         now: the time of the run, in seconds.
@@ -56,7 +67,7 @@ class DrainCourse:
         host: str,
         names: Mapping[str, str],
         *,
-        drained: Callable[[str, str], None],
+        drained: Drained,
         ask: Ask,
         restore: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
@@ -75,6 +86,8 @@ class DrainCourse:
         self._quiet_s = quiet_s
         #: The drain that is followed; "" before it is known.
         self._drain = ""
+        #: The instance that it is a plan for; "" for a drain of the host.
+        self._planned = ""
         self._is_over = self._is_known = False
         #: The instances on which its action is in progress.
         self._acting: set[str] = set()
@@ -97,10 +110,14 @@ class DrainCourse:
             if self._now() >= self._quiet_s:
                 return
             await self.drain(wish, cancel_s)
-            await trio.sleep(draw.uniform(*_REST_S))
-            if action == "stop":
-                for uuid in sorted(self._done):
-                    await self._restore(uuid)
+            await self.rest(action, draw)
+
+    async def rest(self, action: str, draw: random.Random) -> None:
+        """Waits some seconds, and starts what the last drain or plan has stopped."""
+        await trio.sleep(draw.uniform(*_REST_S))
+        if action == "stop":
+            for uuid in sorted(self._done):
+                await self._restore(uuid)
 
     async def drain(self, wish: Mapping[str, Any], cancel_s: float | None = None) -> None:
         """Drains the host, and follows the drain to its end, also over restarts of the host.
@@ -109,14 +126,30 @@ class DrainCourse:
             wish: what is posted.
             cancel_s: after how long it is cancelled, in seconds; None: it is not.
         """
-        self._drain = ""
+        self._say(f"drains {self._host}: {dict(wish)}")
+        await self._follow(partial(self._listen, "POST", "/v1/drains", dict(wish)), "", cancel_s)
+
+    async def plan(self, uuid: str, wish: Mapping[str, Any], cancel_s: float | None = None) -> None:
+        """Plans an action on an instance, and follows it as :meth:`drain` does.
+
+        Args:
+            uuid: the instance.
+            wish: what is posted.
+            cancel_s: after how long it is cancelled, in seconds; None: it is not.
+        """
+        self._say(f"plans for {self._names[uuid]}: {dict(wish)}")
+        await self._follow(partial(self._plan, uuid, dict(wish)), uuid, cancel_s)
+
+    async def _follow(
+        self, begin: Callable[[], Awaitable[None]], planned: str, cancel_s: float | None
+    ) -> None:
+        self._drain, self._planned = "", planned
         self._is_over = self._is_known = False
         self._done.clear()
-        self._say(f"drains {self._host}: {dict(wish)}")
         async with trio.open_nursery() as nursery:
             if cancel_s is not None:
                 nursery.start_soon(self._cancel, cancel_s)
-            await self._listen("POST", "/v1/drains", dict(wish))
+            await begin()
             while not self._is_over:
                 await trio.sleep(_AGAIN_S)
                 if self._drain:
@@ -124,6 +157,13 @@ class DrainCourse:
                 else:
                     await self._find()
             nursery.cancel_scope.cancel()
+
+    async def _plan(self, uuid: str, wish: dict[str, Any]) -> None:
+        try:
+            async for body in self._ask("POST", f"/v1/instances/{uuid}/plan", wish):
+                self._drain = body["id"]
+        except GONE as fault:
+            self._say(f"plan for {self._names[uuid]}: {type(fault).__name__}: {fault}")
 
     async def _cancel(self, after_s: float) -> None:
         await trio.sleep(after_s)
@@ -139,12 +179,18 @@ class DrainCourse:
         """Looks for a drain whose first line never came."""
         try:
             async for body in self._ask("GET", "/v1/drains", None):
-                open_ = [one["id"] for one in body["drains"] if one["ended"] is None]
+                open_ = [one["id"] for one in body["drains"] if self._may_be_it(one)]
                 self._drain = open_[0] if open_ else ""
                 self._is_over = not open_
         except GONE as fault:
             self._say(f"drains of {self._host}: {type(fault).__name__}: {fault}")
             self._is_over = self._now() >= self._quiet_s
+
+    def _may_be_it(self, drain: dict[str, Any]) -> bool:
+        """Whether it is the open drain of the host, or the open plan for the instance."""
+        is_plan = drain["before"] is not None
+        uuids = [one["uuid"] for one in drain["instances"]]
+        return drain["ended"] is None and (self._planned in uuids if is_plan else not self._planned)
 
     async def _listen(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         """Takes in the lines of a drain; what is in progress is unknown once they end."""
@@ -173,8 +219,7 @@ class DrainCourse:
 
     def _instance(self, uuid: str, state: str) -> None:
         name = self._names[uuid]
-        if state in ("asked", *_IN_PROGRESS):
-            self._drained(uuid, self._drain)
+        self._drained(uuid, self._drain, has_turn=state in ("asked", *_IN_PROGRESS))
         if state == "done":
             self._done.add(uuid)
         if state in _IN_PROGRESS and uuid not in self._acting:

@@ -1,8 +1,8 @@
 """Simulates the operators of hosts without an agent: they act through the hosts' control sockets.
 
 Each instance has an operator who wants something of it now and then, and asks its host as
-``hbtrio ctl act`` does; another puts it on hold, and each host has one who drains it. What the host
-answers line by line is what the operator knows.
+``hbtrio ctl act`` does; another puts it on hold, one plans an action on it, and each host has one
+who drains it. What the host answers line by line is what the operator knows.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import Owner
 from hbtrio.simulate.operator_course import OperatorCourse
 from hbtrio.simulate.places import Stage
+from hbtrio.simulate.plan_course import PlanCourse
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
@@ -96,6 +97,9 @@ class Operators:
                 nursery.start_soon(self._hold_course(instance).run, draw)
             for name in self._hosts:
                 nursery.start_soon(self._drain_course(name).run, random(f"drains of {name}"))
+            for instance in self._instances:
+                draw = random(f"plans for {instance.name}")
+                nursery.start_soon(self._plan_course(instance).run, draw)
 
     async def _play(self, scenario: Scenario) -> None:
         """Reboots the first instance, or those of the first host, one by one."""
@@ -139,6 +143,18 @@ class Operators:
             now=self._now,
             observe=self._stage.observe,
             say=partial(self._stage.trace.event, "operators"),
+            quiet_s=self._quiet_s,
+        )
+
+    def _plan_course(self, instance: Instance) -> PlanCourse:
+        """The plans for an instance, which stays on its host."""
+        self._is_there(instance.uuid)
+        name = self._last[instance.uuid]
+        return PlanCourse(
+            instance.uuid,
+            self._drain_course(name),
+            utc=lambda: self._hosts[name].machine.utc() if instance.place is not None else None,
+            now=self._now,
             quiet_s=self._quiet_s,
         )
 

@@ -124,6 +124,8 @@ class OperatorRequests(Requests):
     ) -> None:
         super().__init__(prefix, owner, names, now, observe)
         self._listened_to: set[str] = set()
+        #: The drains that have asked an instance, told it or act on it; one waits for the other.
+        self._turns: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     def begin_action(self, uuid: str, action: str) -> None:
         """See :class:`Requests`; somebody listens to the answer until :meth:`action_ended`."""
@@ -139,10 +141,18 @@ class OperatorRequests(Requests):
         if uuid not in self._listened_to:
             self.name(uuid, event, is_vote)
 
-    def drained(self, uuid: str, drain: str) -> None:
-        """What an instance is told now is of this drain, unless somebody else acts on it."""
-        if uuid not in self._listened_to:
-            super().begin_action(uuid, drain_action(drain, self._names[uuid]))
+    def drained(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+        """Takes that a drain asks an instance, tells it or acts on it, or does so no longer.
+
+        What the instance is told is of the last such drain, unless an operator acts on it.
+        """
+        turns = self._turns[uuid]
+        was_last = next(reversed(turns), "") == drain
+        turns.pop(drain, None)
+        if has_turn:
+            turns[drain] = None
+        if turns and (has_turn or was_last) and uuid not in self._listened_to:
+            super().begin_action(uuid, drain_action(next(reversed(turns)), self._names[uuid]))
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""
