@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,9 @@ import trio
 
 from chaos.host import ChaosHost
 from chaos.lateness import Lateness, run_canary, watch_waits
+from chaos.operators import LEARNS_S, RealOperators
 from chaos.records import Records
-from chaos.taps import ChannelTap, Feed, LinkRelay
+from chaos.taps import ChannelTap, Feed, LinkRelay, nothing
 from chaos.translation import Sayings
 from chaos.victim import Victim
 from chaos.vm import ChaosVm
@@ -37,7 +38,6 @@ from hbtrio.lab.vim_request import VimReply, ask_agent
 from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.fault_words import host_name, instance_name
 from hbtrio.simulate.observations import AGENT, Notified, Owner
-from hbtrio.simulate.operator_course import OperatorCourse
 from hbtrio.simulate.reject_watch import RejectWatch
 from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.schedule import Schedule
@@ -64,9 +64,6 @@ _CONF: Final = {
 
 #: How often the agent audits the VIM, in seconds, as in a simulation.
 _AUDIT_S: Final = 10.0
-
-#: For how long an operator waits for the next line of an answer, in seconds.
-_SILENT_S: Final = 60.0
 
 
 class ChaosFleet:
@@ -107,8 +104,8 @@ class ChaosFleet:
         self._names: dict[str, str] = {}
         observe = records.observe
         self.vim_requests = VimRequests("vim", Owner.VIM, self._names, self.now, observe)
-        self.operator_requests = OperatorRequests(
-            "op", Owner.OPERATOR, self._names, self.now, observe
+        self.operators = RealOperators(
+            self.vms, self._names, records, partial(self.say, "operators"), schedule
         )
         self.rejects = RejectWatch(self.now, observe, partial(self._find, is_vote=True))
         self.begins = BeginWatch(self.now, observe, self._when)
@@ -138,16 +135,6 @@ class ChaosFleet:
             now=self.now,
             observe=observe,
             say=partial(self.say, "VIM"),
-            quiet_s=schedule.quiet_s,
-        )
-        self._operators = OperatorCourse(
-            self.operator_requests,
-            ask=self._ask,
-            is_there=lambda uuid: self.vms[uuid].place is not None,
-            restore=self._restore,
-            now=self.now,
-            observe=observe,
-            say=partial(self.say, "operators"),
             quiet_s=schedule.quiet_s,
         )
 
@@ -195,7 +182,7 @@ class ChaosFleet:
 
     def next_end(self, after_s: float) -> float:
         """Returns when the next open vote or notice ends; infinite if none is open."""
-        each = (self.vim_requests, self.operator_requests)
+        each = (self.vim_requests, self.operators.requests)
         return min(requests.next_end(after_s) for requests in each)
 
     # -- its life ---------------------------------------------------------------------------
@@ -242,9 +229,9 @@ class ChaosFleet:
             if place.relay is not None:
                 draw = random.Random(f"{seed}/users of {vm.name}")
                 self._nursery.start_soon(self._care_for, vm, draw)
-            else:
-                draw = random.Random(f"{seed}/operator of {vm.name}")
-                self._nursery.start_soon(self._operators.care_for, vm.uuid, vm.name, draw)
+        for host in self.hosts:
+            if host.relay is None:
+                self._nursery.start_soon(self.operators.run, host)
 
     async def _care_for(self, vm: ChaosVm, draw: random.Random) -> None:
         await self._course.introduce(vm.uuid, vm.name, vm.last.name)
@@ -288,9 +275,11 @@ class ChaosFleet:
             one.name: self.begins.channel_from_host(vm.uuid, one.name) for one in self.hosts
         }
         to_guest = self.rejects.channel_to_guest(vm.uuid)
+        asked = self.operators.asked(vm.uuid) if host.relay is None else nothing
 
         def written(data: bytes) -> None:
             # Before the guest has it: its answer may be quicker than this process.
+            asked(data)
             to_guest(data)
             from_host[vm.last.name](data)
 
@@ -308,12 +297,20 @@ class ChaosFleet:
                     self._by_name[host].heard(rest, self._nursery)
                 case ["handler", name, "irrevocable", event, *_]:
                     [vm] = [one for one in self.vms.values() if one.name == name]
-                    action = self._requests_of(vm.uuid).action_of(vm.uuid)
-                    self.records.observe(Notified(self.now(), name, event, action))
+                    self._nursery.start_soon(self._notified, vm, event, self.now())
+
+    async def _notified(self, vm: ChaosVm, event: str, at_s: float) -> None:
+        """Takes in a notice that has reached a guest, of the action that it is about by then."""
+        if not self._is_linked(vm.uuid):
+            await trio.sleep(LEARNS_S)
+        action = self._requests_of(vm.uuid).action_of(vm.uuid)
+        self.records.observe(Notified(at_s, vm.name, event, action))
 
     def _requests_of(self, uuid: str) -> VimRequests | OperatorRequests:
-        linked = self._by_name[self.vms[uuid].last.name].relay is not None
-        return self.vim_requests if linked else self.operator_requests
+        return self.vim_requests if self._is_linked(uuid) else self.operators.requests
+
+    def _is_linked(self, uuid: str) -> bool:
+        return self._by_name[self.vms[uuid].last.name].relay is not None
 
     def _find(self, uuid: str, event: str, is_vote: bool) -> str:
         return self._requests_of(uuid).request_of(uuid, event, is_vote)
@@ -372,22 +369,3 @@ class ChaosFleet:
                 await vm.end()
                 await trio.sleep(REST_S[1])
                 await vm.boot(vm.last)
-
-    # -- what operators do ------------------------------------------------------------------
-
-    async def _ask(self, uuid: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        vm = self.vms[uuid]
-        for kind in ("revocable", "irrevocable"):
-            vm.answers(kind, body["action"])
-        client = vm.last.scene.client()
-        path = f"/v1/instances/{uuid}/act"
-        async with client, client.lines("POST", path, body) as lines:
-            while (line := await lines.next(dict[str, Any], _SILENT_S)) is not None:
-                yield line
-
-    async def _restore(self, uuid: str, action: str) -> None:
-        vm = self.vms[uuid]
-        if action == "pause":
-            vm.resume()
-        else:
-            await vm.boot(vm.last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from chaos.victim import Victim
 from chaos.vm import ChaosVm
 from hbtrio.lab.guest import write_script
 from hbtrio.lab.scene import Scene
-from hbtrio.simulate.observations import CommandBegan, CommandEnded, Purpose
+from hbtrio.simulate.observations import CommandBegan, CommandEnded, Grouped, Purpose
 from support.real_processes import is_gone
 
 #: Reports its begin, takes its time, and reports what is to be done; it may fail or hang.
@@ -43,6 +44,13 @@ _ACTIONS: Final = {
     "pause": "suspend",
     "unpause": "resume",
 }
+
+#: The group of all VMs of a host without an agent: as in a simulation.
+_GROUP: Final = {"max_unavailable": 1, "max_delay_s": 30}
+
+
+#: What another command that begins at a time is later than the end of those before it, in seconds.
+_JUST_S: Final = 0.0001
 
 
 class ChaosHost:
@@ -79,8 +87,10 @@ class ChaosHost:
         self._sayings = sayings
         self._vms = vms
         self._commands = itertools.count(1)
-        #: The names of the commands that run, by their process.
-        self._running: dict[int, str] = {}
+        #: The commands that run, by their process.
+        self._running: dict[int, CommandBegan] = {}
+        #: Before when those of them were gone that have not said how they ended.
+        self._gone_s: dict[int, float] = {}
         self.victim = Victim(
             name, records, daemon=lambda: scene.host, launch=scene.start_host, say=say
         )
@@ -108,6 +118,9 @@ class ChaosHost:
             settings["corrective-commands"] = {
                 key: [str(act), word, "{uuid}"] for key, word in _CORRECTIVE.items()
             }
+            settings["groups"] = {"all": {"members": ["*"], **_GROUP}}
+            most, delay_s = _GROUP["max_unavailable"], _GROUP["max_delay_s"]
+            self._records.observe(Grouped(0.0, self.name, most, delay_s))
         else:
             settings["agent"] = {"connect": f"unix:{self.relay.path}", "host_uuid": self.uuid}
 
@@ -123,11 +136,15 @@ class ChaosHost:
         now = self._records.clock.now()
         match words[1:]:
             case ["begins", what, uuid]:
-                command = self._running[pid] = f"{self.name}-{next(self._commands)}"
+                for other in filter(is_gone, self._running):
+                    self._gone_s.setdefault(other, now)
+                command = f"{self.name}-{next(self._commands)}"
                 corrective = what in _CORRECTIVE.values()
                 purpose = Purpose.CORRECTIVE if corrective else Purpose.ACTION
                 vm = self._vms[uuid].name
-                self._records.observe(CommandBegan(now, command, vm, self.name, what, purpose))
+                began = CommandBegan(now, command, vm, self.name, what, purpose)
+                self._running[pid] = began
+                self._records.observe(began)
                 nursery.start_soon(self._watch, pid)
             case ["fails"]:
                 self._ended(pid, "failed")
@@ -152,13 +169,16 @@ class ChaosHost:
         """A command that was ended reports nothing."""
         while not is_gone(pid):  # noqa: ASYNC110 - another process sets no event
             await trio.sleep(0.05)
+        gone_s = self._gone_s.setdefault(pid, self._records.clock.now())
         await trio.sleep(0.5)  # what it has reported may be on its way
-        self._ended(pid, "killed")
+        self._ended(pid, "killed", gone_s - _JUST_S)
+        del self._gone_s[pid]
 
-    def _ended(self, pid: int, outcome: str) -> None:
-        command = self._running.pop(pid, None)
-        if command is not None:
-            self._records.observe(CommandEnded(self._records.clock.now(), command, outcome))
+    def _ended(self, pid: int, outcome: str, at_s: float = math.inf) -> None:
+        began = self._running.pop(pid, None)
+        if began is not None:
+            at_s = max(began.at_s, min(at_s, self._records.clock.now()))
+            self._records.observe(CommandEnded(at_s, began.command, outcome))
 
     # -- its events -------------------------------------------------------------------------
 

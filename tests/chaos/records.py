@@ -12,12 +12,13 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from hbtrio.simulate import observations
+from hbtrio.simulate import observations, order_observations
 from hbtrio.simulate.observations import Observation
 
 _KINDS: Final = {
     name: value
-    for name, value in vars(observations).items()
+    for module in (observations, order_observations)
+    for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, Observation)
 }
 

@@ -139,7 +139,7 @@ def _finish(fleet: ChaosFleet, records: Records, kept: Path) -> None:
     fleet.sayings.history(fleet.store, decides=AGENT)
     for host in fleet.hosts:
         if host.relay is None and host.store.exists():
-            fleet.sayings.history(host.store)
+            fleet.sayings.history(host.store, decides=host.name)
     logs = {AGENT: fleet.agent.log}
     logs |= {host.name: host.scene.host_log for host in fleet.hosts}
     logs |= {vm.name: vm.guest.log for vm in fleet.vms.values()}

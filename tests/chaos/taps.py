@@ -16,8 +16,8 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 Feed = Callable[[bytes], None]
 
 
-def _nothing(_: bytes) -> None:
-    pass
+def nothing(_: bytes) -> None:
+    """Reads nothing."""
 
 
 class Gate:
@@ -51,8 +51,8 @@ class ChannelTap(Tap):
     def __init__(self) -> None:
         self.to_guest, self.to_host = Gate(), Gate()
         #: Read what the host has written, and what has arrived at it; set by who reads along.
-        self.from_host_feed: Feed = _nothing
-        self.at_host_feed: Feed = _nothing
+        self.from_host_feed: Feed = nothing
+        self.at_host_feed: Feed = nothing
         #: Called when the guest says something.
         self.on_spoken: Callable[[], None] = lambda: None
         #: Set by the next bytes that arrive at the host.
@@ -134,8 +134,8 @@ async def _pump(
     gate: Gate,
     scope: trio.CancelScope,
     *,
-    before: Feed = _nothing,
-    after: Feed = _nothing,
+    before: Feed = nothing,
+    after: Feed = nothing,
 ) -> None:
     """Carries bytes until either end is gone, which ends both directions.
 

@@ -12,7 +12,7 @@ import pytest
 from chaos import judge
 from chaos.lateness import BEFORE_S, HOPS, LEAST_S, NAP_S, Late, Lateness
 from chaos.records import from_line, in_order, to_line
-from hbtrio.simulate import observations
+from hbtrio.simulate import observations, order_observations
 from hbtrio.simulate.invariant import Bounds
 from hbtrio.simulate.observations import (
     Asked,
@@ -98,7 +98,7 @@ def value_of(name: str, kind: object) -> object:
 KINDS = sorted(
     (
         value
-        for value in vars(observations).values()
+        for value in {**vars(observations), **vars(order_observations)}.values()
         if isinstance(value, type) and issubclass(value, Observation) and value is not Observation
     ),
     key=lambda kind: kind.__name__,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos.records import Records
+from hbtrio.simulate.histories import DRAIN
 from hbtrio.simulate.observations import Decided, Recorded, Reported
 from hbtrio.simulate.truth import SILENT_KINDS
 
@@ -19,8 +20,11 @@ FindRequest = Callable[[str, str, bool, float], str]
 #: By how much later than the host decides its operator may learn that it has asked, in seconds.
 LEARNS_S: Final = 1.0
 
+#: How the names begin for whom a host asks without that anybody waits for the verdict.
+UNWAITED: Final = (DRAIN, "plan ")
+
 _ROUNDS: Final = """\
-SELECT time, kept_at, kind, uuid, event, result, command_id FROM history
+SELECT time, kept_at, kind, uuid, event, result, command_id, who FROM history
 WHERE kind IN ('vote', 'notice') AND reason NOT LIKE 'refused: %' ORDER BY id
 """
 
@@ -46,6 +50,8 @@ class Sayings:
         self._names = names
         self._find = find
         self._commands = commands
+        #: The requests of which a decision is known.
+        self._concluded: set[str] = set()
         #: Pairs of instance and host of which the host has last said that it heartbeats.
         self.heartbeating: set[tuple[str, str]] = set()
 
@@ -54,8 +60,8 @@ class Sayings:
         at_s = self._records.clock.at_iso(event["time"])
         kind, uuid = event["kind"], event["uuid"]
         if kind in ("vote", "notice"):
-            request = self._request(event.get("command_id", ""), uuid, event["event"], kind, at_s)
-            if request:
+            # Who has asked for any other is in the history only: it may have been a drain.
+            if request := self._commands.get(event.get("command_id", "")):
                 self._records.observe(Decided(at_s, host, request, event["result"]))
         else:
             name = self._names.get(uuid, uuid)
@@ -75,10 +81,10 @@ class Sayings:
         with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
             rows = db.execute(_ROUNDS).fetchall()
         clock = self._records.clock
-        for decided_at, kept_at, kind, uuid, event, result, command_id in rows:
+        for decided_at, kept_at, kind, uuid, event, result, command_id, who in rows:
             at_s = clock.at(decided_at)
             request = self._request(command_id, uuid, event, kind, at_s)
-            if request:
+            if request and not who.startswith(UNWAITED):
                 if decides:
                     self._records.observe(Decided(at_s, decides, request, result))
                 self._records.observe(Recorded(clock.at(kept_at), request, result))
@@ -86,4 +92,9 @@ class Sayings:
     def _request(self, command_id: str, uuid: str, event: str, kind: str, at_s: float) -> str:
         if command_id in self._commands:
             return self._commands[command_id]
-        return self._find(uuid, event, kind == "vote", at_s + LEARNS_S)
+        is_vote = kind == "vote"
+        request = self._find(uuid, event, is_vote, at_s)
+        if not request or request in self._concluded:
+            request = self._find(uuid, event, is_vote, at_s + LEARNS_S)
+        self._concluded.add(request)
+        return request
