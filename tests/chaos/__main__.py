@@ -26,7 +26,7 @@ from hbtrio.simulate.schedule_file import read
 
 #: Two hosts with an agent, and one without.
 HOSTS: Final = 3
-VMS: Final = 6
+VMS: Final = 9
 
 #: A run uses all kinds: there are few runs.
 SHARE: Final = 1.0

@@ -39,7 +39,7 @@ from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.fault_words import host_name, instance_name
 from hbtrio.simulate.observations import AGENT, Notified, Owner
 from hbtrio.simulate.reject_watch import RejectWatch
-from hbtrio.simulate.requests import OperatorRequests
+from hbtrio.simulate.requests import OperatorRequests, drain_action
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.vim_course import REST_S, VimCourse, VimRequests
 from hbtrio.simulate.wishes import Wish
@@ -102,6 +102,8 @@ class ChaosFleet:
         self.vim_server = FakeVim(kept=100)
         self.vms: dict[str, ChaosVm] = {}
         self._names: dict[str, str] = {}
+        #: The drain by the agent that has a VM in turn, by uuid.
+        self._drains: dict[str, str] = {}
         observe = records.observe
         self.vim_requests = VimRequests("vim", Owner.VIM, self._names, self.now, observe)
         self.operators = RealOperators(
@@ -232,6 +234,9 @@ class ChaosFleet:
         for host in self.hosts:
             if host.relay is None:
                 self._nursery.start_soon(self.operators.run, host)
+        self._nursery.start_soon(
+            self.operators.drain_by_agent, self.agent.client, self.linked_hosts, self._drained
+        )
 
     async def _care_for(self, vm: ChaosVm, draw: random.Random) -> None:
         await self._course.introduce(vm.uuid, vm.name, vm.last.name)
@@ -301,10 +306,18 @@ class ChaosFleet:
 
     async def _notified(self, vm: ChaosVm, event: str, at_s: float) -> None:
         """Takes in a notice that has reached a guest, of the action that it is about by then."""
-        if not self._is_linked(vm.uuid):
-            await trio.sleep(LEARNS_S)
+        await trio.sleep(LEARNS_S)
         action = self._requests_of(vm.uuid).action_of(vm.uuid)
+        if vm.uuid in self._drains and not self._course.busy[vm.uuid].locked():
+            action = drain_action(self._drains[vm.uuid], vm.name)
         self.records.observe(Notified(at_s, vm.name, event, action))
+
+    def _drained(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+        """Takes that a drain by the agent has a VM in turn, or no longer."""
+        if has_turn:
+            self._drains[uuid] = drain
+        else:
+            self._drains.pop(uuid, None)
 
     def _requests_of(self, uuid: str) -> VimRequests | OperatorRequests:
         return self.vim_requests if self._is_linked(uuid) else self.operators.requests

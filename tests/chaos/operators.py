@@ -1,4 +1,4 @@
-"""The operators of a host without an agent: they act, plan, put VMs on hold, and drain it.
+"""Operators: those of a host without an agent act, plan, hold and drain; others drain by an agent.
 
 Each wants what the operators of a simulation want, and asks as ``hbtrio ctl`` does.
 """
@@ -6,7 +6,7 @@ Each wants what the operators of a simulation want, and asks as ``hbtrio ctl`` d
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -16,10 +16,11 @@ import trio
 from chaos.host import ChaosHost
 from chaos.records import Records
 from chaos.vm import ChaosVm
+from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.simulate.drain_course import DrainCourse
+from hbtrio.simulate.drain_course import DRAIN_S, DrainCourse, Drained
 from hbtrio.simulate.hold_course import HoldCourse
-from hbtrio.simulate.observations import Owner
+from hbtrio.simulate.observations import AGENT, Owner
 from hbtrio.simulate.operator_course import OperatorCourse
 from hbtrio.simulate.plan_course import PlanCourse
 from hbtrio.simulate.reject_watch import Feed, read_lines
@@ -95,6 +96,32 @@ class RealOperators:
             draw = self._draw(f"drains of {host.name}")
             nursery.start_soon(self._drain_course(host).run, draw)
 
+    async def drain_by_agent(
+        self, client: Callable[[], CtlClient], hosts: Sequence[ChaosHost], drained: Drained
+    ) -> None:
+        """Has an agent drain one of its hosts now and then, until it is quiet.
+
+        Args:
+            client: makes a client of the agent.
+            hosts: its hosts.
+            drained: called with an instance, the drain, and whether the drain has it in turn.
+        """
+        draw = self._draw("drains by the agent")
+        course = self._course_of(AGENT, client, hosts, drained)
+        while True:
+            await trio.sleep(draw.expovariate(1 / DRAIN_S))
+            # A VM that was stopped would be the VIM's to start.
+            wish = {
+                "action": "reboot",
+                "hosts": [draw.choice(hosts).name],
+                "parallel": draw.choice((1, 2)),
+                "retry_for_s": draw.choice((0.0, 31.0)),
+                "on_reject": draw.choice(("wait", "skip", "abort")),
+            }
+            if self._now() >= self._quiet_s:
+                return
+            await course.drain(wish, draw.uniform(0.05, 15.0) if draw.random() < 0.2 else None)
+
     def asked(self, uuid: str) -> Feed:
         """Reads what the host asks of a VM, before the VM has it."""
 
@@ -111,8 +138,10 @@ class RealOperators:
         return self._vms[uuid].place is not None
 
     def _hold_course(self, host: ChaosHost, vm: ChaosVm) -> HoldCourse:
+        path = f"/v1/instances/{vm.uuid}"
+
         async def ask(word: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-            async for answer in self._ask(host, "POST", f"/v1/instances/{vm.uuid}/{word}", body):
+            async for answer in self._ask(host.scene.client, "POST", f"{path}/{word}", body):
                 await trio.sleep(_SAYS_S)
                 yield answer
 
@@ -128,20 +157,29 @@ class RealOperators:
         )
 
     def _drain_course(self, host: ChaosHost) -> DrainCourse:
+        return self._course_of(host.name, host.scene.client, [host], self.requests.drained)
+
+    def _course_of(
+        self,
+        name: str,
+        client: Callable[[], CtlClient],
+        hosts: Sequence[ChaosHost],
+        drained: Drained,
+    ) -> DrainCourse:
         async def ask(
             method: str, path: str, body: dict[str, Any] | None
         ) -> AsyncIterator[dict[str, Any]]:
             if body and "action" in body:
                 for vm in self._vms.values():
-                    if vm.last is host:
+                    if vm.last in hosts:
                         self._decide(vm, body["action"])
-            async for answer in self._ask(host, method, path, body):
+            async for answer in self._ask(client, method, path, body):
                 yield answer
 
         return DrainCourse(
-            host.name,
+            name,
             self._names,
-            drained=self.requests.drained,
+            drained=drained,
             ask=ask,
             restore=partial(self._restore, action="stop"),
             now=self._now,
@@ -163,7 +201,7 @@ class RealOperators:
         self, host: ChaosHost, uuid: str, body: dict[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         self._decide(self._vms[uuid], body["action"])
-        return self._ask(host, "POST", f"/v1/instances/{uuid}/act", body)
+        return self._ask(host.scene.client, "POST", f"/v1/instances/{uuid}/act", body)
 
     @staticmethod
     def _decide(vm: ChaosVm, action: str) -> None:
@@ -178,15 +216,19 @@ class RealOperators:
             await vm.boot(vm.last)
 
     async def _ask(
-        self, host: ChaosHost, method: str, path: str, body: dict[str, Any] | None
+        self,
+        to: Callable[[], CtlClient],
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Asks a host, and yields what it answers; nothing if it refuses.
+        """Asks a host or agent, and yields what it answers; nothing if it refuses.
 
         Raises:
-            UserError: UNREACHABLE, the host has gone.
+            UserError: UNREACHABLE, it has gone.
         """
         try:
-            async with host.scene.client() as client:
+            async with to() as client:
                 if (method == "POST" and path.endswith(_IN_LINES)) or path.endswith("/progress"):
                     async with client.lines(method, path, body) as lines:
                         while (line := await lines.next(dict[str, Any], _SILENT_S)) is not None:

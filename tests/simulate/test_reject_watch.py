@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.json import encode
+
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.observations import AGENT, REJECT, Decided, Observation, RejectArrived
+from hbtrio.simulate.reject_watch import RejectWatch
 from hbtrio.simulate.schedule import Schedule
 
 
@@ -23,3 +26,16 @@ def test_each_reject_is_seen_where_it_arrives_before_it_is_decided_by() -> None:
     for key, at_s in decided.items():
         assert 0.0 < at_s - arrived[key] < 0.1
     assert arrived.keys() == decided.keys()
+
+
+def test_a_reject_of_what_a_drain_of_the_agent_asks_is_of_no_request() -> None:
+    seen: list[Observation] = []
+    watch = RejectWatch(lambda: 7.0, seen.append, lambda _uuid, _event: "vim-1")
+    to_host, to_agent = watch.link_to_host(), watch.link_to_agent()
+    for command, who in (("c1", "drain d1 of root"), ("c2", "vim")):
+        asked = {"command_id": command, "uuid": "u0", "event": "stop", "vote": True, "who": who}
+        to_host(encode(asked) + b"\n")
+        report = {"kind": "vote", "command_id": command, "result": "reject"}
+        to_agent(encode(report) + b"\n")
+    assert seen == [RejectArrived(7.0, AGENT, "vim-1")]
+    assert watch.commands == {"c1": "", "c2": "vim-1"}

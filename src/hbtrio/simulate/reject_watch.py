@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hbtrio.simulate.observations import AGENT, Observation, RejectArrived
+from hbtrio.wire.link_messages import VIM
 
 #: Takes in the bytes of one direction of a connection.
 Feed = Callable[[bytes], None]
@@ -63,8 +64,10 @@ class RejectWatch:
 
         def asked(message: dict[str, Any]) -> None:
             if "command_id" in message:
+                # Nobody waits for what a drain asks.
+                by_vim = message.get("who", VIM) == VIM
                 request = self._request_of(message.get("uuid", ""), message.get("event", ""))
-                self.commands[message["command_id"]] = request
+                self.commands[message["command_id"]] = request if by_vim else ""
 
         return read_lines(b'"vote":true', asked)
 
