@@ -70,6 +70,34 @@ async def test_planned_shown_listed_and_done(world: World) -> None:
     assert "planned" not in (await call(api.path, "status")).text
 
 
+async def test_metrics_count_plans_that_wait_and_how_they_end(world: World) -> None:
+    host, _, api = world
+
+    async def counted() -> list[str]:
+        async with api.client() as client:
+            lines = (await client.get("/metrics")).text.splitlines()
+        found = [line.removeprefix("hbtrio_host_planned_actions") for line in lines]
+        return [line for line, whole in zip(found, lines, strict=True) if line != whole]
+
+    ended = '_ended_total{{outcome="{}"}} {}'.format
+    assert await counted() == [
+        " 0.0",
+        *(ended(state, 0.0) for state in ("done", "skipped", "failed", "cancelled")),
+    ]
+    await call(api.path, "act", "vm-1", "live-migrate", *PLANNED)
+    await call(api.path, "act", "vm-2", "live-migrate", *PLANNED)
+    assert (await counted())[0] == " 2.0"
+    await call(api.path, "act", "vm-2", "--cancel-planned")
+    await host.sleep(1300)
+    assert await counted() == [
+        " 0.0",
+        ended("done", 1.0),
+        ended("skipped", 0.0),
+        ended("failed", 0.0),
+        ended("cancelled", 1.0),
+    ]
+
+
 async def test_planned_for_people_and_cancelled(world: World) -> None:
     host, guests, api = world
     called = await call(api.path, "act", "vm-1", "stop", *PLANNED, "--", "halt", "{uuid}")

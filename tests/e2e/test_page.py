@@ -272,6 +272,28 @@ async def test_a_drain_has_a_line_that_names_who_is_in_its_way() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_planned_action_is_in_the_list_of_what_is_to_come_and_in_the_detail() -> None:
+    actions = {"live-migrate": ["true"]}
+    async with watched(actions=actions) as all_of, trio.open_nursery() as nursery:
+        scene = all_of.scene
+        db = await heartbeating(scene, "db")
+        db.will("revocable", "live_migrate_begin", status=1, says="a primary")
+        tab = await all_of.browser.tab(all_of.host_url)
+        await see(tab, db, "db: heartbeating")
+        body = {"action": "live-migrate", "retry_for_s": 600}
+        nursery.start_soon(scene.post, f"/v1/instances/{db.uuid}/act", body)
+
+        def looks(page: Page) -> None:
+            line = page.locator("#drains li")
+            expect(line).to_contain_text("db: live-migrate planned by operator")
+            expect(line).to_contain_text("given up at")
+            expect(line).to_contain_text("rejected: a primary")
+
+        await tab.do(looks)
+        assert tab.complaints == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_page_survives_a_restart_of_its_host() -> None:
     async with watched() as all_of:
         scene = all_of.scene

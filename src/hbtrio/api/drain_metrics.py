@@ -1,17 +1,18 @@
-"""The metrics of drains in progress, of a host or an agent."""
+"""The metrics of drains in progress and planned actions, of a host or an agent."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from hbtrio.fsm.drain_table import ENDED, DrainState
 from hbtrio.nursery.drains import Drains
 
 
 def drain_families(prefix: str, drains: Drains) -> Iterator[Metric]:
-    """Makes the metrics; there are none while no drain is in progress.
+    """Makes the metrics; those of drains are there while one is in progress.
 
     Args:
         prefix: the daemon's: ``hbtrio_host``.
@@ -19,6 +20,20 @@ def drain_families(prefix: str, drains: Drains) -> Iterator[Metric]:
     """
     # A planned action waits for its time: it is neither drained nor stuck.
     runs = [run for run in drains.in_progress if run.record.rules.planned is None]
+    yield GaugeMetricFamily(
+        f"{prefix}_planned_actions",
+        "Planned actions that have not ended.",
+        value=sum(run.record.rules.planned is not None for run in drains.in_progress),
+    )
+    ended = CounterMetricFamily(
+        f"{prefix}_planned_actions_ended",
+        "Planned actions that have ended, by how.",
+        labels=["outcome"],
+    )
+    for outcome in DrainState:
+        if outcome in ENDED:
+            ended.add_metric([outcome.value], drains.plans_ended[outcome])
+    yield ended
     if not runs:
         return
     instances = GaugeMetricFamily(

@@ -19,6 +19,7 @@ import trio
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
+from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import DrainSite
 from hbtrio.nursery.supervisor import Supervisor
@@ -126,6 +127,8 @@ class Drains:
         self._site = site
         #: The last ones, the oldest first; those in progress among them.
         self.last: deque[DrainRun] = deque()
+        #: How the planned actions of this run of the daemon have ended.
+        self.plans_ended: Counter[DrainState] = Counter()
 
     @property
     def in_progress(self) -> Iterable[DrainRun]:
@@ -149,7 +152,7 @@ class Drains:
                 if reason := _conflict(run, other):
                     raise DrainRefused(reason)
             self._add(run)
-        self._nursery.start_soon(run.run, self._supervisor)
+        self._nursery.start_soon(self._run, run)
         return run
 
     def planned(self, uuid: str) -> DrainRun | None:
@@ -200,7 +203,12 @@ class Drains:
             id_ = run.record.id
             _log.warning("drain %s: resumed after a restart", id_)
             run.recalled({uuid: step for (drain, uuid), step in steps.items() if drain == id_})
-            self._nursery.start_soon(run.run, self._supervisor)
+            self._nursery.start_soon(self._run, run)
+
+    async def _run(self, run: DrainRun) -> None:
+        await run.run(self._supervisor)
+        if run.record.rules.planned is not None:
+            self.plans_ended.update(item.state for item in run.machine.items.values())
 
     def pause(self) -> None:
         """Takes no more turns: the daemon ends, and its next run goes on."""

@@ -1,4 +1,5 @@
-// The drains in progress: how far each is; opened, the instances that are in progress or not done.
+// What is to come: the drains in progress, how far each is; opened, the instances that are in progress
+// or not done. Then the planned actions.
 
 import * as api from "./api.js";
 import { arrange, element, printable, setText } from "./dom.js";
@@ -9,9 +10,10 @@ const ENDED = ["done", "skipped", "failed", "cancelled"];
 /** States of which nothing is to be told of each instance. */
 const QUIET = ["waiting", "done"];
 
-/** More hosts or instances than these are only counted. */
+/** More hosts, instances or plans than these are only counted. */
 const HOSTS = 2;
 const MOST = 100;
+const PLANS = 10;
 
 export class Drains {
   /**
@@ -22,6 +24,19 @@ export class Drains {
     this._section = section;
     this._fleet = fleet;
     this._items = new Map();
+    this._lines = [];
+  }
+
+  /** A line for each planned action. */
+  _plans() {
+    const planned = this._fleet.planned();
+    const lines = planned.slice(0, PLANS).map(({ label, plan }) => `${label}: ${plan}`);
+    if (planned.length > PLANS) lines.push(`${planned.length - PLANS} more planned actions`);
+    while (this._lines.length < lines.length) this._lines.push(newLine());
+    return lines.map((text, index) => {
+      setText(this._lines[index].firstElementChild, printable(text));
+      return this._lines[index];
+    });
   }
 
   /** Shows the drains there are now; one that is open stays open. */
@@ -33,10 +48,13 @@ export class Drains {
       show(item, drain);
       this._items.set(drain.id, item);
     }
-    arrange(this._section.firstElementChild, [...this._items.values()].map(({ node }) => node));
-    this._section.hidden = this._items.size === 0;
+    const nodes = [...this._items.values()].map(({ node }) => node).concat(this._plans());
+    arrange(this._section.firstElementChild, nodes);
+    this._section.hidden = nodes.length === 0;
   }
 }
+
+const newLine = () => element("li", {}, element("bdi"));
 
 function newItem(id) {
   const text = element("bdi");

@@ -6,11 +6,12 @@
  * @param {string} notActed why nothing is done about it at present
  * @param {string} action the operator's action in progress
  */
-export function factsOf({ line, host, owner, hold }, details, notActed, action) {
+export function factsOf({ line, host, owner, hold, plan }, details, notActed, action) {
   const windows = Object.entries(line.windows_s ?? {}).map(([kind, seconds]) => `${kind} ${seconds} s`);
   const domain = line.domain?.name ?? line.domain;
   return [
     ["Hold", hold],
+    ["Planned", plan],
     ["Host", host],
     ["Health", [line.health, line.health_reason].filter(Boolean).join(": ")],
     ["Not acted", notActed],

@@ -13,6 +13,17 @@ function windowOf({ kind, event, window, remaining_s }, lengths) {
 const holdOf = ({ hold }) =>
   hold ? `on hold until ${new Date(hold.until).toLocaleString()} by ${hold.who}: ${hold.reason}` : "";
 
+const time = (text) => new Date(text).toLocaleString();
+
+/** What is planned for an instance, and by whom; "" if nothing is. */
+function planOf({ planned }) {
+  if (!planned) return "";
+  const { action, not_before: since, before, gives_up: isGivenUp, who, state, reason } = planned;
+  const end = `${isGivenUp ? "given up" : "done"} at ${time(before)}`;
+  const said = reason ? `; ${state}: ${reason}` : "";
+  return `${action} planned by ${who}: asked from ${time(since)} on, ${end}${said}`;
+}
+
 /** An instance as the page shows it, whichever daemon describes it. */
 function instanceOf(line, hostname) {
   const kind = kindOf(line);
@@ -30,6 +41,7 @@ function instanceOf(line, hostname) {
     kind,
     level: levelOf(kind),
     hold: holdOf(line),
+    plan: planOf(line),
     reason: [holdOf(line), (kind === "ill" && line.health_reason) || line.why].filter(Boolean).join("; "),
     notActed: line.not_acted ?? "",
     owner: line.owner ?? "",
@@ -90,6 +102,12 @@ export class Fleet {
 
   forget(uuid) {
     if (this.instances.delete(uuid)) this._byName = null;
+  }
+
+  /** The instances for which an action is planned, the earliest end first. */
+  planned() {
+    const found = this.byName().filter(({ plan }) => plan);
+    return found.sort((one, other) => Date.parse(one.line.planned.before) - Date.parse(other.line.planned.before));
   }
 
   /** All instances in natural order of their names. */
