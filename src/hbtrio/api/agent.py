@@ -9,6 +9,7 @@
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
+    POST /v1/instances/UUID/plan                {"action": "reboot", "before": "2026-01-31T…+00:00"}
     POST /v1/instances/UUID/hold                {"seconds": 3600, "reason": "..."}
     POST /v1/instances/UUID/unhold
     POST /v1/instances/UUID/forget              a member of groups that no host has
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 from starlette.exceptions import HTTPException
@@ -38,7 +40,7 @@ from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
-from hbtrio.api.drains import DrainRoutes
+from hbtrio.api.drains import DrainRoutes, drain_body, plan_request
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.fleet_detail import fleet_detail, fleet_look
 from hbtrio.api.fleet_metrics import agent_metrics
@@ -57,11 +59,23 @@ from hbtrio.nursery.agent.inventory import Linked
 from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
+from hbtrio.nursery.drains import DrainRefused
 from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.policy.instance_hold import HoldRefused
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.operator import AlarmsReply, Forgotten, HoldReply
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
+
+#: Faults that are no fault of the request itself.
+_CONFLICTS: Final = (
+    FleetActionRefused,
+    CantAsk,
+    Linked,
+    NotHeld,
+    HoldRefused,
+    DrainRefused,
+    Expired,
+)
 
 
 def agent_api(
@@ -91,6 +105,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+        Route("/v1/instances/{uuid}/plan", api.plan, methods=["POST"]),
         Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
         Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
         Route("/v1/instances/{uuid}/forget", api.forget_member, methods=["POST"]),
@@ -197,6 +212,14 @@ class _AgentApi:
             )
         return api_parts.stream(request, action.lines.watch())
 
+    async def plan(self, request: Request) -> Response:
+        plan, not_before, before = await plan_request(request)
+        who = operator_of(request.scope)
+        with _faults():
+            self._begin_by(request).check()
+            run = await self._agent.drains.plan(plan, not_before, before, who)
+        return api_parts.answer(drain_body(run))
+
     async def hold(self, request: Request) -> Response:
         body = await api_parts.hold_request(request)
         who = operator_of(request.scope)
@@ -262,7 +285,7 @@ def _faults() -> Iterator[None]:
         raise HTTPException(404, str(error)) from error
     except OutcomeUnknown as error:
         raise HTTPException(504, str(error)) from error
-    except (FleetActionRefused, CantAsk, Linked, NotHeld, HoldRefused, Expired) as error:
+    except _CONFLICTS as error:
         raise HTTPException(409, str(error)) from error
     except StoreFault as error:
         raise HTTPException(503, f"store: {error}") from error

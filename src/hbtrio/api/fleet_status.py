@@ -10,7 +10,7 @@ import trio
 
 import hbtrio
 from hbtrio.api.common import files_line
-from hbtrio.api.drains import in_progress
+from hbtrio.api.drains import in_progress, planned_line
 from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
 from hbtrio.api.groups import group_lines
 from hbtrio.api.holds import hold_line
@@ -210,6 +210,7 @@ def fleet_instance(
         now: trio's time.
     """
     live = agent.fleet.live(bound.uuid)
+    planned = planned_line(agent.drains.runs.planned(bound.uuid))
     link, _ = link_of(agent, bound.hostname, now)
     if live is None:
         session = agent.fleet.sessions.get(bound.hostname)
@@ -224,6 +225,7 @@ def fleet_instance(
             state="unknown",
             why=why.get(link, "its host has no link"),
             hold=hold_line(agent.holds.of(bound.uuid)),
+            planned=planned,
             heartbeating=False,
             health="unknown",
         )
@@ -237,6 +239,7 @@ def fleet_instance(
         state=live.state,
         why=live.why if link == "up" else _before(live.why),
         hold=hold_line(agent.holds.of(bound.uuid)),
+        planned=planned,
         heartbeating=live.heartbeating,
         health=live.health,
         interval_ms=live.interval_ms,

@@ -20,6 +20,7 @@ from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import DrainSite
 from hbtrio.nursery.supervisor import Supervisor
@@ -27,6 +28,9 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event
 
 _log = logging.getLogger("hbtrio.drain")
 
+
+#: The longest time until a planned action, in seconds: 30 days.
+LONGEST_PLAN_S: Final = 2_592_000.0
 
 #: What a drain may do about an instance whose guest rejects.
 ON_REJECT: Final = tuple(str(word) for word in OnReject)
@@ -104,6 +108,39 @@ class DrainPlan:
 def rules_of(parallel: int, retry_for_s: float, on_reject: str) -> DrainRules:
     """Makes the rules of a drain; ``on_reject`` is one of ``ON_REJECT``."""
     return DrainRules(parallel=parallel, retry_for_s=retry_for_s, on_reject=OnReject(on_reject))
+
+
+@attrs.frozen
+class PlanSpans:
+    """In how many seconds a planned action is asked for first, and when that has an end."""
+
+    begin_s: float
+    end_s: float
+
+    @classmethod
+    def of(cls, not_before: datetime | None, before: datetime, epoch_s: float) -> PlanSpans:
+        """Makes them of times; None, or a time that is over: now."""
+        begin_s = 0.0 if not_before is None else max(0.0, not_before.timestamp() - epoch_s)
+        return cls(begin_s, before.timestamp() - epoch_s)
+
+    def from_(self, now_s: float) -> PlannedTime:
+        """Returns them as times of a clock whose time is ``now_s``.
+
+        Raises:
+            DrainRefused: they are over, out of order or too long.
+        """
+        if not self.begin_s < self.end_s <= LONGEST_PLAN_S:
+            raise DrainRefused("before: must be to come, after not_before, and within 30 days")
+        return PlannedTime(not_before=now_s + self.begin_s, before=now_s + self.end_s)
+
+    def words(self, epoch_s: float, *, gives_up: bool) -> str:
+        """Says what is planned, for the history."""
+        since, until = (
+            datetime.fromtimestamp(epoch_s + span_s, UTC).isoformat(timespec="seconds")
+            for span_s in (self.begin_s, self.end_s)
+        )
+        end = f"given up at {until}" if gives_up else f"without its vote at {until}"
+        return f"planned: not before {since}, {end}"
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:

@@ -260,7 +260,8 @@ class ActCommand:
     far as the agent knows, for the host's log and history. ``take_over``: end a corrective
     command that runs, instead of waiting for it; a host that is too old to know it starts the
     action at once. ``ignore_group``: act also if the rule of a group forbids it, ``ignore_hold``:
-    if the instance is on hold.
+    if the instance is on hold. Of an action that the agent has planned, ``planned_at`` is when it
+    is forced, in seconds since the epoch, and ``overrides`` the reject that does not stand.
     """
 
     TYPE: ClassVar[str] = "act"
@@ -276,6 +277,8 @@ class ActCommand:
     take_over: bool = False
     ignore_group: bool = False
     ignore_hold: bool = False
+    planned_at: Number = 0
+    overrides: Text | None = None
 
 
 @attrs.frozen

@@ -106,8 +106,8 @@ def facts_of(one: AnyDetail, look: LookLine | None = None) -> Iterator[Fact]:
     yield Fact("In progress", list(in_progress(one)))
     yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
     yield Fact("Asks for", [one.corrective_action or ""])
+    yield Fact("Planned", [planned_words(one.planned)], "warn")
     if isinstance(one, InstanceDetail):
-        yield Fact("Planned", [planned_words(one.planned)], "warn")
         yield Fact("Policy", [policy_words(one.policy)])
         yield Fact("Socket", [one.path])
     yield Fact("Next loss", [] if one.next_loss is None else list(_next_loss(one.next_loss)))

@@ -23,7 +23,14 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import moment
-from hbtrio.cli.ctl.views import WITH_NUMBERS, file_lines, going_on, hold_column, hold_lines
+from hbtrio.cli.ctl.views import (
+    WITH_NUMBERS,
+    file_lines,
+    going_on,
+    hold_column,
+    hold_lines,
+    planned_lines,
+)
 from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -42,6 +49,7 @@ def fleet_lines(status: FleetStatus) -> Iterator[tuple[str, str]]:
         "",
     )
     yield from hold_lines(status.instances)
+    yield from planned_lines(status.instances)
     if agent.crashes:
         yield f"{counted(agent.crashes, 'internal failure')}: see the agent's log", "bad"
     if agent.store_fault:

@@ -1,6 +1,6 @@
 """Plans an action, or cancels a planned one: ``hbtrio ctl act --before`` and ``--cancel-planned``.
 
-The host owns the plan; this only asks for it and shows what the host has stored.
+The daemon owns the plan; this only asks for it and shows what the daemon has stored.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.times import moment
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.wire.operator import DrainBody, DrainList, FleetStatus, PlanRequest, parse
+from hbtrio.wire.operator import DrainBody, DrainList, PlanRequest, parse
 
 T = TypeVar("T")
 
 #: What a planned action has no use for, by the name of the option.
 _UNFIT: Final = ("force", "take_over", "ignore_group", "retry_for", "then")
-
-_OF_A_HOST: Final = "an agent plans no actions: ask the instance's host"
 
 
 def is_plan(options: argparse.Namespace) -> bool:
@@ -38,7 +36,7 @@ async def carry_out_plan(
     """Plans an action, or cancels a planned one, and shows it.
 
     Args:
-        client: of the host.
+        client: of the host or agent.
         screen: where to show it.
         options: those of ``act``.
         command: what stands after ``--``.
@@ -47,9 +45,6 @@ async def carry_out_plan(
         UserError: what went wrong.
     """
     _check(options)
-    status = await client.any_status()
-    if isinstance(status, FleetStatus):
-        raise UserError(_OF_A_HOST)
     uuid = await instance_of(options.uuid, client)
     if options.cancel_planned:
         drains = await _ask(client, "/v1/drains", DrainList)

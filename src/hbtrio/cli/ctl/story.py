@@ -82,7 +82,7 @@ def event_sentence(event: AnyEventLine) -> str:
 
 
 def _next(one: AnyDetail) -> Iterator[str]:
-    if isinstance(one, InstanceDetail) and (planned := one.planned) is not None:
+    if (planned := one.planned) is not None:
         yield f"By order of {planned.who}, {planned.action} is planned."
         yield f"Its guest is asked from {moment(planned.not_before)} on{_behind(planned.reason)}."
         end = "given up" if planned.gives_up else "done without its vote"

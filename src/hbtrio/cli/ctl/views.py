@@ -96,7 +96,7 @@ def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tu
         "",
     )
     yield from hold_lines(instances)
-    yield from _planned_lines(instances)
+    yield from planned_lines(instances)
     if host.alarms:
         yield (
             f"ALARM: {counted(host.alarms, 'mass failure')}, the host itself is suspected; "
@@ -148,7 +148,10 @@ def hold_lines(instances: Iterable[InstanceLine | FleetInstanceLine]) -> Iterato
         yield f"{counted(more, 'more instance')} on hold", "warn"
 
 
-def _planned_lines(instances: Iterable[InstanceLine]) -> Iterator[tuple[str, str]]:
+def planned_lines(
+    instances: Iterable[InstanceLine | FleetInstanceLine],
+) -> Iterator[tuple[str, str]]:
+    """The planned actions, each with its colour; of many the first ones."""
     planned = [one for one in instances if one.planned is not None]
     for one in planned[:_HOLDS]:
         yield f"{shown_name(one) or one.uuid}: {planned_words(one.planned)}", "warn"

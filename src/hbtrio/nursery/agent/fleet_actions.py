@@ -25,6 +25,7 @@ from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.records import HistoryEntry
@@ -32,7 +33,7 @@ from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
-from hbtrio.wire.link_messages import MAX_NAME, ActCommand
+from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT, ActCommand
 from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
 
@@ -113,6 +114,8 @@ class AgentActions:
         take_over: bool = False,
         ignore_group: bool = False,
         ignore_hold: bool = False,
+        planned_at: int = 0,
+        overrides: str | None = None,
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -128,6 +131,8 @@ class AgentActions:
             take_over: end a corrective command that runs, instead of waiting for it.
             ignore_group: act also if the rule of a group forbids it.
             ignore_hold: act on an instance that is on hold, too.
+            planned_at: when it is forced, if it is planned, in seconds since the epoch; else 0.
+            overrides: the reject of the guest that does not stand; None for none.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -167,10 +172,26 @@ class AgentActions:
                 take_over=take_over,
                 ignore_group=ignore_group,
                 ignore_hold=ignore_hold,
+                planned_at=planned_at,
+                overrides=None if overrides is None else overrides[:MAX_TEXT],
             )
             begin_by = session.begin_by(_DEADLINE_S)
             await self._nursery.start(self._run, action, session, message, begin_by)
         return action
+
+    def waits_for(self, uuid: str, *, ignore_hold: bool) -> str:
+        """Returns why an action can't be asked for now, which needs no entry; "" if it can."""
+        hold = None if ignore_hold else self._holds.of(uuid)
+        if hold is not None:
+            return hold.words
+        hostname = self._fleet.host_of(uuid)
+        return "" if hostname in self._fleet.sessions else f"{hostname} has no link to this agent"
+
+    async def planned(self, run: DrainRun, what: str) -> None:
+        """Records what becomes of a planned action."""
+        for place in run.places.values():
+            reason = f"{run.record.action}: {what}"
+            await self._keep(reason, run.record.actor, place.item.uuid, place.hostname)
 
     def call_off(self, action: FleetAction, reason: str) -> None:
         """Has the host end an action before its command; one whose command has begun goes on.

@@ -9,6 +9,7 @@ instance counts as failed.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
@@ -20,6 +21,7 @@ import trio
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
@@ -28,7 +30,7 @@ from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
-from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
+from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import HistoryEntry
@@ -123,15 +125,40 @@ class FleetDrains:
         if unknown := [name for name in plan.hosts if name not in known]:
             raise DrainRefused(f"no host {unknown[0]}")
         record = plan.record(who, self.epoch_s(), "")
+        planned = plan.rules.planned
+        asked_at = -math.inf if planned is None else planned.not_before
         places = [
             DrainPlace(
-                drain=record.id, position=0, name=name, hostname=hostname, item=DrainItem(uuid)
+                drain=record.id,
+                position=0,
+                name=name,
+                hostname=hostname,
+                item=DrainItem(uuid, ask_at=asked_at),
             )
             for hostname in dict.fromkeys(plan.hosts)
             for uuid, name in self.present(hostname).items()
+            if plan.instance in ("", uuid)
         ]
         drain = StoredDrain(record, plan.ordered(places, self._groups.rule.name_of))
         return self.runs.begin(drain, is_dry=plan.is_dry)
+
+    async def plan(
+        self, plan: DrainPlan, not_before: datetime | None, before: datetime, who: str
+    ) -> DrainRun:
+        """Plans an action on one instance; see :meth:`~hbtrio.nursery.host.plans.HostPlans.plan`.
+
+        Raises:
+            DrainRefused: it was not planned.
+            Unknown: there is no such instance.
+        """
+        hostname = self._fleet.instance(plan.instance).hostname
+        epoch_s = self.epoch_s()
+        spans = PlanSpans.of(not_before, before, epoch_s)
+        rules = DrainRules(planned=spans.from_(self.now()))
+        run = self.start(attrs.evolve(plan, hosts=(hostname,), rules=rules), who)
+        await self._actions.planned(run, spans.words(epoch_s, gives_up=False))
+        await run.stored.wait()
+        return run
 
     def entry(self, entry: HistoryEntry) -> None:
         """Takes an entry of the history: a guest may not reject any more, as it says."""
@@ -173,6 +200,11 @@ class FleetDrains:
         assert run is not None
         if self._fleet.host_of(turn.uuid) != run.places[turn.uuid].hostname:
             _left(record)
+        is_planned = run.due is not None
+        if is_planned and (
+            why := self._actions.waits_for(turn.uuid, ignore_hold=record.ignore_hold)
+        ):
+            raise Blocked(why)
         try:
             action = await self._actions.begin(
                 turn.uuid,
@@ -181,11 +213,13 @@ class FleetDrains:
                 force=turn.force,
                 ignore_hold=record.ignore_hold,
                 who=record.actor,
+                planned_at=0 if run.due is None else round(run.due[1]),
+                overrides=turn.overrides,
             )
         except Unknown:
             _left(record)
         except FleetActionRefused as error:
-            if "on hold until" in str(error):
+            if "on hold until" in str(error) and not is_planned:
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
         self._begun[turn.uuid] = action
@@ -237,7 +271,13 @@ class FleetDrains:
         await self._write()
 
     def keep(self, record: DrainRecord) -> None:
-        """Stores a drain that has changed, soon."""
+        """Stores a drain that has changed, soon; records how a planned action ends undone."""
+        run = self.runs.get(record.id)
+        if run is not None and run.due is not None and record.ended_at is not None:
+            (item,) = run.machine.items.values()
+            if item.state in (DrainState.SKIPPED, DrainState.CANCELLED):
+                words = f"planned, {item.state.value}: {item.reason or record.reason}"
+                self._nursery.start_soon(self._actions.planned, run, words)
         self._records[record.id] = record
         self._unwritten.set()
 
@@ -279,7 +319,7 @@ class FleetDrains:
 def _left(record: DrainRecord) -> NoReturn:
     """An instance that left its host is done if the drain was to make it leave."""
     why = "it is no longer on its host"
-    if record.action in (ActionName.REBOOT, ActionName.RESIZE):
+    if record.rules.planned is not None or record.action in (ActionName.REBOOT, ActionName.RESIZE):
         raise Skipped(why)
     raise Gone(why)
 

@@ -35,7 +35,7 @@ class ActionRounds:
         on_extended: Callable[[float], Awaitable[None]],
     ) -> None:
         self._uuid = record.uuid
-        self._drain = record.drain
+        self._record = record
         self._tools = tools
         self._progress = progress
         self._on_extended = on_extended
@@ -109,7 +109,7 @@ class ActionRounds:
         is_vote = notification is NotificationType.REVOCABLE
         # What is over is not planned any more.
         is_ahead = EVENT_TABLE[event].effect is not ExpectedEffect.RETURNS
-        planned_at = self._tools.drains.planned_at(self._drain) if is_ahead else 0
+        planned_at = self._tools.drains.planned_at(self._record) if is_ahead else 0
         opened = channel.open_round(
             event, notification, begins_action=is_vote, planned_at=planned_at
         )

@@ -26,7 +26,7 @@ class ActionDrains(Protocol):
     def action_stepped(self, record: ActionRecord) -> None:
         """Takes the step that an action begins."""
 
-    def planned_at(self, drain: str) -> int:
+    def planned_at(self, action: ActionRecord) -> int:
         """Returns when a planned action is forced, in seconds since the epoch; 0 for none."""
 
 

@@ -139,6 +139,7 @@ class AgentCommands:
             _log.warning(text, command.uuid, command.action, who, error)
             await session.send(_refusal(command, str(error)))
             return
+        self._host.drains.plans.of_agent(action, command.planned_at, command.overrides)
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
         self._actions[command.command_id] = action
         try:

@@ -120,9 +120,9 @@ class HostDrains:
             state = action.state if action.state in _ENDED else ActionState.FAILED
             run.ended(action.uuid, state, action.reason, called_off=action.is_called_off)
 
-    def planned_at(self, drain: str) -> int:
+    def planned_at(self, action: ActionRecord) -> int:
         """Returns when a planned action is forced; see :class:`ActionDrains`."""
-        return self.plans.forced_at(drain)
+        return self.plans.forced_at(action)
 
     def _reported(self, report: Report) -> None:
         if report.kind is ReportKind.WITHDRAWN and report.event is not None:
@@ -183,18 +183,10 @@ class HostDrains:
             raise Skipped(str(error)) from error
         except ActionRefused as error:
             raise Blocked(str(error)) from error
-        if turn.overrides is not None and not action.denial:
-            self._overridden(record, turn.uuid, turn.overrides)
+        if turn.overrides is not None:
+            why = "by --on-reject" if record.rules.planned is None else "at its planned time"
+            self.plans.overridden(action, why, turn.overrides)
         self.plans.attempted(record, action)
-
-    def _overridden(self, record: DrainRecord, uuid: str, reject: str) -> None:
-        """Reports that the action goes on, whatever the guest has said."""
-        event, channel = ACTION_TABLE[record.action].before, self._host.channels.get(uuid)
-        assert event is not None
-        assert channel is not None  # an action has just begun
-        why = "by --on-reject" if record.rules.planned is None else "at its planned time"
-        words = f"overridden {why}: {reject}" if reject else f"overridden {why}"
-        channel.reports.publish_override(event, words, record.actor)
 
     def _check(self, record: DrainRecord, uuid: str) -> None:
         """Raises Blocked, Skipped or Gone if the action must not begin on an instance now."""

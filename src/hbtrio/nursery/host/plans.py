@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
 
@@ -18,17 +18,17 @@ import attrs
 from hbtrio.fsm.drain_records import DrainRecord
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
-from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.nursery.drain_run import DrainRun
-from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains
+from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.drained_host import DrainedHost
 from hbtrio.nursery.host.refusals import UnknownInstance, recorded
+from hbtrio.store.host_records import ActionRecord
 from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE
 
-#: The longest time until a planned action, in seconds: 30 days.
-LONGEST_PLAN_S: Final = 2_592_000.0
+#: The latest time that guests can be told, in seconds since the epoch.
+LATEST_S: Final = 2**32 - 1
 
 #: How a planned action ends without its action.
 _UNDONE: Final = frozenset({DrainState.SKIPPED, DrainState.CANCELLED})
@@ -68,6 +68,8 @@ class HostPlans:
         self._times = times
         #: The last action of each plan that is kept, by the plan's id.
         self._attempts: dict[str, ActionRun] = {}
+        #: When the agent forces actions in progress that it has planned, by the action's id.
+        self._of_agent: dict[str, int] = {}
 
     async def plan(
         self,
@@ -91,9 +93,7 @@ class HostPlans:
             DrainRefused: it was not planned.
             UnknownInstance: there is no such instance.
         """
-        epoch_s = self._times.epoch_s()
-        begin_s = 0.0 if not_before is None else max(0.0, not_before.timestamp() - epoch_s)
-        spans = begin_s, before.timestamp() - epoch_s
+        spans = PlanSpans.of(not_before, before, self._times.epoch_s())
         return await self._planned(plan, spans, who, gives_up=gives_up, is_kept=True)
 
     async def retry(self, plan: DrainPlan, for_s: float, who: str, *, gives_up: bool) -> DrainRun:
@@ -110,19 +110,19 @@ class HostPlans:
         Raises:
             DrainRefused, UnknownInstance: nothing was begun.
         """
-        spans = 0.0, for_s
+        spans = PlanSpans(0.0, for_s)
         return await self._planned(plan, spans, who, gives_up=gives_up, is_kept=False)
 
     async def _planned(
         self,
         plan: DrainPlan,
-        spans: tuple[float, float],
+        spans: PlanSpans,
         who: str,
         *,
         gives_up: bool,
         is_kept: bool,
     ) -> DrainRun:
-        host, (begin_s, end_s) = self._host, spans
+        host = self._host
         refused = partial(host.remembering.action_refused, plan.instance, plan.action, who)
         with recorded(refused):
             if plan.instance not in self._times.present(host.config.hostname):
@@ -130,28 +130,46 @@ class HostPlans:
             if is_kept and not host.memory.is_kept:
                 reason = f"a planned action needs a state directory: {host.memory.fault}"
                 raise DrainRefused(reason)
-            if not begin_s < end_s <= LONGEST_PLAN_S:
-                raise DrainRefused("before: must be to come, after not_before, and within 30 days")
-            now_s, epoch_s = self._times.now(), self._times.epoch_s()
-            planned = PlannedTime(not_before=now_s + begin_s, before=now_s + end_s)
+            planned = spans.from_(self._times.now())
             on_reject = OnReject.SKIP if gives_up else OnReject.WAIT
             rules = DrainRules(planned=planned, on_reject=on_reject)
             run = self._start(attrs.evolve(plan, rules=rules), who)
-        since, until = (_time(epoch_s + span_s) for span_s in spans)
-        end = f"given up at {until}" if gives_up else f"without its vote at {until}"
-        words = f"planned: not before {since}, {end}"
+        words = spans.words(self._times.epoch_s(), gives_up=gives_up)
         host.remembering.action_planned(plan.instance, plan.action, words, run.record.actor)
         await run.stored.wait()
         return run
 
     # -- what the drains tell -----------------------------------------------------------------
 
-    def forced_at(self, drain: str) -> int:
+    def forced_at(self, action: ActionRecord) -> int:
         """Returns when a planned action is forced, in seconds since the epoch; 0 if it is not."""
-        run = self._runs.get(drain)
+        run = self._runs.get(action.drain)
         if run is None or run.due is None or run.record.rules.forced_at == math.inf:
-            return 0
+            return self._of_agent.get(action.id, 0)
         return round(run.due[1])
+
+    def of_agent(self, action: ActionRun, planned_at: int, overrides: str | None) -> None:
+        """Takes that an action which has just begun is one that the agent has planned.
+
+        Args:
+            action: the action.
+            planned_at: when the agent forces it, in seconds since the epoch; 0: it does not.
+            overrides: the reject that does not stand; None if there is none.
+        """
+        known = {one.record.id for one in self._host.actions.values()}
+        self._of_agent = {id_: at for id_, at in self._of_agent.items() if id_ in known}
+        if planned_at:
+            self._of_agent[action.record.id] = min(planned_at, LATEST_S)
+        if overrides is not None:
+            self.overridden(action, "at its planned time", overrides)
+
+    def overridden(self, action: ActionRun, why: str, reject: str) -> None:
+        """Reports that an action which has just begun goes on, whatever the guest has said."""
+        event, channel = ACTION_TABLE[action.name].before, self._host.channels.get(action.uuid)
+        if event is None or channel is None or action.denial:
+            return
+        words = f"overridden {why}: {reject}" if reject else f"overridden {why}"
+        channel.reports.publish_override(event, words, action.who)
 
     def attempted(self, record: DrainRecord, action: ActionRun) -> None:
         """Takes that the action of a drain has begun; that of a plan is shown to its watchers."""
@@ -203,7 +221,3 @@ class HostPlans:
             reason = shown.reason  # such as that it was not back in time
         outcome = _OUTCOMES.get(item.state, "rejected")
         yield ProgressLine(step="end", outcome=outcome, reason=reason)
-
-
-def _time(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds")

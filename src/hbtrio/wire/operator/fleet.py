@@ -10,7 +10,7 @@ from hbtrio.wire.operator.drain import DrainsInProgress
 from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.groups import GroupLine
 from hbtrio.wire.operator.hold import HoldLine
-from hbtrio.wire.operator.host import OverloadLine, Remaining, RoundEntry
+from hbtrio.wire.operator.host import OverloadLine, PlannedLine, Remaining, RoundEntry
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
     Body,
@@ -106,6 +106,9 @@ class FleetInstanceLine(Body, frozen=True, kw_only=True):
     state: str
     why: Text
     hold: Annotated[HoldLine | None, Meta(description="null: it is not on hold.")] = None
+    planned: Annotated[
+        PlannedLine | None, Meta(description="What the agent has planned; null if nothing is.")
+    ] = None
     heartbeating: bool
     health: HealthWord
     interval_ms: Count | None = None
