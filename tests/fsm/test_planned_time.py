@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import (
@@ -17,7 +19,7 @@ from hbtrio.fsm.drain import (
     Turn,
 )
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
-from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.drain_table import ENDED, OUT_OF_TURN, DrainState
 from hbtrio.fsm.planned_time import LATE_S, STALE, PlannedTime
 
 BEGIN, END = 1000.0, 1100.0
@@ -201,3 +203,56 @@ def test_a_drain_has_no_time_that_can_be_over() -> None:
     one = Drain(DrainRules(), [DrainItem("a")])
     assert one.expire(1e9) == ()
     assert one.turns(1e9) == (Turn("a"),)
+
+
+#: What may become of a turn, and of the time between two turns.
+_STEPS = st.one_of(
+    st.tuples(st.sampled_from(["reject", "block", "withdraw", "wait"]), st.floats(0.0, 40.0)),
+    # The daemon, or its machine, is away: for a moment, or for long.
+    st.tuples(st.just("away"), st.one_of(st.floats(0.0, LATE_S), st.floats(LATE_S, 500.0))),
+)
+
+
+@given(
+    steps=st.lists(_STEPS, max_size=40),
+    on_reject=st.sampled_from([OnReject.WAIT, OnReject.SKIP]),
+    ends_at=st.floats(BEGIN + 1, BEGIN + 200),
+)
+def test_in_any_order_nothing_is_asked_too_early_or_carried_out_late(
+    steps: list[tuple[str, float]], on_reject: OnReject, ends_at: float
+) -> None:
+    rules = DrainRules(planned=PlannedTime(not_before=BEGIN, before=ends_at), on_reject=on_reject)
+    one, now, rejected_at = Drain(rules, [DrainItem("a", ask_at=BEGIN)]), BEGIN - 20, -math.inf
+    item = one.items["a"]
+    for what, span_s in steps:
+        due = item.ask_at
+        one.expire(now)
+        turns = one.turns(now)
+        for turn in turns:
+            assert now >= max(BEGIN, due)
+            assert now <= ends_at or now - due <= LATE_S
+            assert turn.force == (now >= ends_at and on_reject is OnReject.WAIT)
+            if not turn.force:
+                assert now >= min(rejected_at + WITHDRAWN_S, ends_at)
+        if what == "withdraw":
+            one.withdrawn("a", now)
+        elif turns and turns[0].force:
+            one.ended("a", ActionState.DONE, "", now)
+        elif turns and what == "reject":
+            rejected_at = now
+            rejected(one, now)
+        elif turns and what == "block":
+            one.blocked("a", "group db: 1 of 3", now)
+        elif turns:
+            # The answer is awaited, however long it takes.
+            now += span_s
+            one.withdrawn("a", now)
+            rejected_at = now
+            rejected(one, now)
+        now += span_s
+    # Whatever has happened, an absence beyond the end is its end.
+    if item.state in OUT_OF_TURN:
+        away = max(now, ends_at, item.ask_at) + LATE_S + 1
+        assert one.expire(away) == ("a",)
+        assert one.turns(away) == ()
+    assert item.state in ENDED or item.state is DrainState.ASKED
