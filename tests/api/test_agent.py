@@ -67,6 +67,7 @@ def instance(guest: ScriptedGuest, **changes: Any) -> dict[str, Any]:
         "state": "heartbeating",
         "why": "",
         "hold": None,
+        "planned": None,
         "heartbeating": True,
         "health": "healthy",
         "interval_ms": 1000,

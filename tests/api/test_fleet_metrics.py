@@ -52,6 +52,11 @@ QUIET = {
     "instances_on_hold": 0,
     "links_refused_total": 0,
     "renewed_files_failing": 0,
+    "planned_actions": 0,
+    "planned_actions_ended_total done": 0,
+    "planned_actions_ended_total skipped": 0,
+    "planned_actions_ended_total failed": 0,
+    "planned_actions_ended_total cancelled": 0,
 }
 DELIVERY = {
     "vim_reachable": 1,

@@ -91,6 +91,11 @@ async def test_a_host_without_instances() -> None:
             "child_restarts_total virsh": 0,
             "log_lines_dropped_total": 0,
             "renewed_files_failing": 0,
+            "planned_actions": 0,
+            **{
+                f"planned_actions_ended_total {outcome}": 0
+                for outcome in ("done", "skipped", "failed", "cancelled")
+            },
         }
         assert found == quiet() | others
 

@@ -171,7 +171,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
         '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false,'
-        '"ignore_group":false,"ignore_hold":false}',
+        '"ignore_group":false,"ignore_hold":false,"planned_at":0,"overrides":null}',
     ),
     (
         HoldWord("u-1", 7, 1.5, 61.5, 59.5, "uid 0", "disk swap", is_ended=True),

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from hbtrio.fsm.drain_table import ENDED, DrainState
 from hbtrio.nursery.drains import Drains
 
 
@@ -30,9 +29,8 @@ def drain_families(prefix: str, drains: Drains) -> Iterator[Metric]:
         "Planned actions that have ended, by how.",
         labels=["outcome"],
     )
-    for outcome in DrainState:
-        if outcome in ENDED:
-            ended.add_metric([outcome.value], drains.plans_ended[outcome])
+    for outcome, number in drains.plans_ended.items():
+        ended.add_metric([outcome], number)
     yield ended
     if not runs:
         return

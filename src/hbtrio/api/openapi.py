@@ -27,6 +27,7 @@ from hbtrio.wire.operator import (
     HoldRequest,
     LookLine,
     NoticeRequest,
+    PlanRequest,
     ProgressLine,
     Refusal,
     TaskTree,
@@ -106,6 +107,7 @@ def _document() -> _Json:
             "/v1/instances/{uuid}/act": {
                 "post": _post("act", "Perform an action, with its vote and notices", ActRequest)
             },
+            "/v1/instances/{uuid}/plan": {"post": _plan()},
             "/v1/instances/{uuid}/hold": {
                 "post": _hold("hold", "Put an instance on hold", HoldRequest)
             },
@@ -176,6 +178,15 @@ def _post(name: str, summary: str, body: type[Any]) -> _Json:
             **_refused("400", "401", "403", "404", "409", "413", "503", "504"),
         },
     }
+
+
+def _plan() -> _Json:
+    operation = _post(
+        "plan", "Plan an action: from when on it is asked for, and until when", PlanRequest
+    )
+    operation["responses"]["200"] = _answered(DrainBody)
+    del operation["responses"]["504"]
+    return operation
 
 
 def _hold(name: str, summary: str, body: type[Any] | None) -> _Json:

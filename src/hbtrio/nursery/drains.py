@@ -19,7 +19,7 @@ import trio
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
-from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.drain_table import ENDED, DrainState
 from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import DrainSite
@@ -165,7 +165,7 @@ class Drains:
         #: The last ones, the oldest first; those in progress among them.
         self.last: deque[DrainRun] = deque()
         #: How the planned actions of this run of the daemon have ended.
-        self.plans_ended: Counter[DrainState] = Counter()
+        self.plans_ended = {state.value: 0 for state in DrainState if state in ENDED}
 
     @property
     def in_progress(self) -> Iterable[DrainRun]:
@@ -245,7 +245,8 @@ class Drains:
     async def _run(self, run: DrainRun) -> None:
         await run.run(self._supervisor)
         if run.record.rules.planned is not None:
-            self.plans_ended.update(item.state for item in run.machine.items.values())
+            for item in run.machine.items.values():
+                self.plans_ended[item.state.value] += 1
 
     def pause(self) -> None:
         """Takes no more turns: the daemon ends, and its next run goes on."""
