@@ -13,7 +13,7 @@ import trio
 
 from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus
-from hbtrio.fsm.drain import DrainItem
+from hbtrio.fsm.drain import ASK_AGAIN_S, DrainItem
 from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
@@ -201,6 +201,28 @@ async def test_members_of_a_group_come_far_from_each_other(tmp_path: Path) -> No
         run = drains.start(plan(hosts=("compute-0",), by_group=True, is_dry=True), "uid 0")
         assert list(run.places) == [guests[0].uuid, guests[2].uuid, guests[1].uuid]
         nursery.cancel_scope.cancel()
+
+
+async def test_members_of_a_group_go_one_after_the_other_without_a_pause(tmp_path: Path) -> None:
+    runs = {"migrate": FakeRun(delay_s=2.0)}
+    rule = {"db": GroupSettings(members=("0000*",), max_unavailable=1)}
+    async with fleet_world(tmp_path, actions=COMMANDS, runs=runs, agent_groups=rule) as world:
+        for number in (1, 2, 3):
+            world.host.guest(name=f"vm-{number}").appear()
+        await world.host.sleep(3)
+        run = world.agent.drains.start(
+            plan(hosts=("compute-0",), rules=DrainRules(parallel=3)), "uid 0"
+        )
+        await world.host.sleep(1)
+        assert sorted(states(run)) == ["acting", "blocked", "blocked"]
+        reasons = [item.reason for item in run.machine.items.values() if item.reason]
+        assert all(one.startswith("group db: ") for one in reasons)
+        began = trio.current_time()
+        assert await over(run) == "drained"
+        assert trio.current_time() - began < ASK_AGAIN_S
+        # Nobody was asked in vain.
+        reasons = [one.entry.reason for one in await world.agent.store.history()]
+        assert [one for one in reasons if "rejected" in one] == []
 
 
 async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hbtrio.fsm.action import (
 )
 from hbtrio.fsm.drain import (
     ASK_AGAIN_S,
+    UNBLOCKS_S,
     UNKNOWN_OUTCOME,
     Drain,
     DrainItem,
@@ -120,6 +121,25 @@ def test_at_the_end_of_its_time_it_is_asked_once_more_and_that_answer_counts() -
             assert one.outcome is DrainOutcome.INCOMPLETE
             assert one.items["a"].reason == "rejected: still no"
     assert RETRY_FOR_S == 1800.0
+
+
+def test_the_end_of_an_action_has_the_blocked_asked_soon() -> None:
+    one = drain("abc", parallel=3)
+    one.turns(0.0)
+    one.blocked("b", "group db: db-1 is migrating", 0.0)
+    one.ended("c", _A.REJECTED, "busy", 0.0)
+    assert one.items["b"].ask_at == UNBLOCKS_S
+    one.turns(UNBLOCKS_S)
+    one.blocked("b", "group db: db-1 is migrating", UNBLOCKS_S)
+    assert one.items["b"].ask_at == UNBLOCKS_S + ASK_AGAIN_S
+    one.ended("a", _A.DONE, "", 5.0)
+    assert (one.items["b"].ask_at, one.items["c"].ask_at) == (5.0 + UNBLOCKS_S, ASK_AGAIN_S)
+    # One that is due before that stays so.
+    one.turns(6.0)
+    one.blocked("b", "in progress", 6.0)
+    one.turns(ASK_AGAIN_S)
+    one.ended("c", _A.DONE, "", 35.5)
+    assert one.items["b"].ask_at == 6.0 + ASK_AGAIN_S
 
 
 def test_with_no_time_a_refusal_skips() -> None:

@@ -23,7 +23,7 @@ from collections import deque
 from typing import Final
 
 CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
-_ACTIONS: Final = re.compile(
+ACTIONS: Final = re.compile(
     rb'"invocation_id":(\d{1,10}),"event_type":"(\w+)","notification_type":"(\w+)"'
 )
 
@@ -123,7 +123,7 @@ class _Guest:
                 break
             self._say(ANSWER, number)
             self.mute = self.last_words
-        for action in _ACTIONS.findall(data):
+        for action in ACTIONS.findall(data):
             self.asked.append(time.monotonic())
             if self.votes:
                 self._say(_AGREED, *action)

@@ -45,6 +45,7 @@ async def hbtrio(
     *arguments: str,
     prefix: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
+    within_s: float = SOON_S,
 ) -> Ran:
     """Runs ``hbtrio`` to its end.
 
@@ -52,8 +53,9 @@ async def hbtrio(
         arguments: of the command line.
         prefix: a command that execs the rest of its arguments.
         env: variables added to the environment.
+        within_s: how long it may take, in seconds.
     """
-    with trio.fail_after(SOON_S):
+    with trio.fail_after(within_s):
         ended = await trio.run_process(
             [*prefix, sys.executable, "-m", "hbtrio", *arguments],
             stdin=b"",

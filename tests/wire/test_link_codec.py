@@ -20,6 +20,7 @@ from hbtrio.wire.link_codec import (
     decode_from_host,
     encode_link,
 )
+from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     FROM_AGENT,
@@ -111,10 +112,10 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", True, True, True),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", True, True, True, True),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
         '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true,"holds":true,'
-        '"call_offs":true}',
+        '"call_offs":true,"follows":true}',
     ),
     (
         INSTANCE,
@@ -140,7 +141,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (
         Reply("c-1", True, seconds=9),
-        '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9,"owned":false}',
+        '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9,"owned":false,'
+        '"unbegun":false}',
     ),
     (
         ActionProgress("c-1", "{}", last=True),
@@ -179,6 +181,11 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"who":"uid 0","reason":"disk swap","is_ended":true}',
     ),
     (CallOff("c-1", "why"), '{"type":"call_off","command_id":"c-1","reason":"why"}'),
+    (
+        Follow("c-2", "u-1", "reboot", "uid 0", 5.0),
+        '{"type":"follow","command_id":"c-2","uuid":"u-1","action":"reboot","who":"uid 0",'
+        '"deadline_s":5.0}',
+    ),
     (Look("u-1"), '{"type":"look","uuid":"u-1"}'),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),
@@ -327,6 +334,8 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
     [
         (Hello, {"hostname": "x" * (MAX_NAME + 1)}),
         (CallOff, {"reason": "x" * (MAX_REASON + 1)}),
+        (Follow, {"who": "x" * (MAX_NAME + 1)}),
+        (Follow, {"deadline_s": -1}),
         (Hello, {"dropped": MAX_NUMBER + 1}),
         (Instance, {"vote_s": -1}),
         (Instance, {"restart_s": 2**31}),

@@ -36,6 +36,10 @@ ASK_AGAIN_S: Final = 30.0
 #: so in a loop is asked that often at most.
 WITHDRAWN_S: Final = 5.0
 
+#: How soon after the end of an action those that are blocked have their turn, in seconds: it gives
+#: the place in its groups back once its outcome is stored.
+UNBLOCKS_S: Final = 1.0
+
 #: The reason of an instance whose action had begun when the daemon ended, and of which nothing is
 #: known since: its action is not repeated.
 UNKNOWN_OUTCOME: Final = "interrupted: its outcome is unknown"
@@ -238,6 +242,9 @@ class Drain:
                 self._rejected(item, reason, now)
             case _:
                 self._move(item, DrainEvent.FAILED, reason)
+        for one in self.items.values():
+            if one.state is DrainState.BLOCKED:
+                one.ask_at = min(one.ask_at, now + UNBLOCKS_S)
 
     def called_off(self, uuid: str, reason: str) -> None:
         """Takes that an instance's action was ended before its command, as the drain asked."""

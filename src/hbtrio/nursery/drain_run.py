@@ -206,6 +206,11 @@ class DrainRun:
         self.machine.withdrawn(uuid, self._site.now())
         self._changed(uuid)
 
+    def unbegun(self, uuid: str) -> None:
+        """Takes that the action on an instance was never begun."""
+        self.machine.unresumed(uuid)
+        self._changed(uuid)
+
     def cancel(self, reason: str) -> None:
         """Takes no more turns, and ends the actions whose commands have not begun."""
         if self.machine.phase is DrainPhase.RUNNING and not self.is_over:

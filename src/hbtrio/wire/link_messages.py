@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final, get_args
 import attrs
 import msgspec
 
-from hbtrio.wire.link_call_off import CallOff
+from hbtrio.wire.link_follow import OfAction
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_parts import LinkRound, Remaining, Voters
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
@@ -58,8 +58,8 @@ class Hello:
     is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
     ``commands`` says what it runs for the agent's actions: ``configured`` or ``any``; "" if the
     host is too old to say, and to refuse any. ``looks``: whether it answers :class:`Look`, and
-    ``holds`` and ``call_offs``: whether it takes :class:`HoldWord` and :class:`CallOff`; an older
-    host would end the session.
+    ``holds``, ``call_offs`` and ``follows``: whether it takes :class:`HoldWord`, ``call_off`` and
+    ``follow``; an older host would end the session.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -74,6 +74,7 @@ class Hello:
     looks: bool = False
     holds: bool = False
     call_offs: bool = False
+    follows: bool = False
 
 
 @attrs.frozen
@@ -151,6 +152,7 @@ class Reply:
     """Host: accepts or refuses a command. ``seconds`` is the window of the round it opened.
 
     ``owned``: refused because an operator's action is in progress, which is no consent.
+    ``unbegun``: the action that is asked about was never begun, or was refused.
     """
 
     TYPE: ClassVar[str] = "reply"
@@ -159,6 +161,7 @@ class Reply:
     reason: Text = ""
     seconds: Period = 0
     owned: bool = False
+    unbegun: bool = False
 
 
 @attrs.frozen
@@ -339,7 +342,7 @@ FromHost = (
     | OverloadReport
     | FromEither
 )
-FromAgent = Welcome | Reporting | RoundCommand | ActCommand | CallOff | Look | Ack | FromEither
+FromAgent = Welcome | Reporting | RoundCommand | ActCommand | OfAction | Look | Ack | FromEither
 LinkMessage = FromHost | FromAgent
 
 FROM_HOST: Final[tuple[type[FromHost], ...]] = get_args(FromHost)

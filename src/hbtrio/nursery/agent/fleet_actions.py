@@ -8,25 +8,23 @@ request and the outcome; one that the agent itself refuses has only the second.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 from typing import Final, NoReturn
 
-import attrs
 import trio
 
 from hbtrio.fsm.action import ActionState
 from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
+from hbtrio.nursery.agent.followed_actions import FleetAction, ask_again, take_lines
+from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone, Unbegun
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.drain_run import DrainRun
-from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
@@ -34,7 +32,7 @@ from hbtrio.store.worker import StoreFault
 from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT, ActCommand
-from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
+from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.agent")
@@ -51,17 +49,6 @@ _DEADLINE_S: Final = 1.0
 
 class FleetActionRefused(Exception):
     """The action was not started; the text is the reason."""
-
-
-@attrs.frozen(eq=False)
-class FleetAction:
-    """An action in progress."""
-
-    uuid: str
-    hostname: str
-    name: ActionName
-    who: str
-    lines: ProgressLines = attrs.field(factory=ProgressLines)
 
 
 class AgentActions:
@@ -116,6 +103,7 @@ class AgentActions:
         ignore_hold: bool = False,
         planned_at: int = 0,
         overrides: str | None = None,
+        is_followed: bool = False,
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -133,6 +121,7 @@ class AgentActions:
             ignore_hold: act on an instance that is on hold, too.
             planned_at: when it is forced, if it is planned, in seconds since the epoch; else 0.
             overrides: the reject of the guest that does not stand; None for none.
+            is_followed: ask the host what became of it if its link is lost meanwhile.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -145,7 +134,7 @@ class AgentActions:
         Cancelled, the action may have started; the host then runs it to its end.
         """
         instance = await instance_on_its_host(self._fleet, uuid)
-        action = FleetAction(uuid, instance.hostname, name, who)
+        action = FleetAction(uuid, instance.hostname, name, who, is_followed)
         session = self._fleet.sessions.get(instance.hostname)
         hold = None if ignore_hold else self._holds.of(uuid)
         if hold is not None:
@@ -193,6 +182,19 @@ class AgentActions:
             reason = f"{run.record.action}: {what}"
             await self._keep(reason, run.record.actor, place.item.uuid, place.hostname)
 
+    def resume(self, uuid: str, hostname: str, name: ActionName, who: str) -> FleetAction:
+        """Follows an action that an earlier run of this agent may have had a host begin.
+
+        Its place in its groups is taken from here on. The history gets the outcome, once it is
+        known. Does not wait.
+        """
+        action = FleetAction(uuid, hostname, name, who, is_followed=True)
+        command_id = self._new_command_id()
+        if (event := ACTION_TABLE[name].before) is not None:
+            self._groups.hold(uuid, event, command_id)
+        self._nursery.start_soon(self._watch, action, command_id, None, _nothing)
+        return action
+
     def call_off(self, action: FleetAction, reason: str) -> None:
         """Has the host end an action before its command; one whose command has begun goes on.
 
@@ -231,51 +233,65 @@ class AgentActions:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
+        begun = False
+
+        def starts() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                task_status.started()
+
         with self._later.action(message.command_id, action.uuid):
-            await self._watch(action, session, message, begin_by, task_status)
+            lines = session.act(message, begin_by)
+            await self._watch(action, message.command_id, lines, starts, _asked(message))
+        starts()
 
     async def _watch(
         self,
         action: FleetAction,
-        session: HostSession,
-        message: ActCommand,
-        begin_by: BeginBy,
-        task_status: trio.TaskStatus[None],
+        command_id: str,
+        lines: AsyncGenerator[str] | None,
+        begun: Callable[[], None],
+        asked: str = "",
     ) -> None:
-        self.in_progress[message.command_id] = action
+        """Follows an action to its end; without lines the host is asked what became of it.
+
+        What was asked is in the history before its first line; "" if it is there already.
+
+        Raises:
+            FleetActionRefused: it was not begun, and its requester still waits for that.
+        """
+        self.in_progress[command_id] = action
         refusal = outcome = ""
         lost = "the agent ended"
-        begun = False
         try:
-            await self._record(action, _asked(message))
-            async with aclosing(session.act(message, begin_by)) as lines:
-                async for text in lines:
-                    line = _line(text)
-                    if not begun:
-                        begun = True
-                        task_status.started()
-                    action.lines.add(line)
-                    if line.step == "end":
-                        words = (line.outcome, line.reason)
-                        outcome = ": ".join(str(word) for word in words if word)
-            lost = "the host ended it without an outcome"
-        except NotDone as fault:
-            refusal = str(fault)
-        except (HostUnreachable, LinkError) as fault:
+            if lines is not None:
+                await self._record(action, asked)
+                try:
+                    outcome = await take_lines(action, lines, begun)
+                except NotDone as fault:
+                    refusal = str(fault)
+                except (HostUnreachable, LinkError) as fault:
+                    lost = str(fault)
+            if action.is_followed and not (outcome or refusal):
+                begun()
+                outcome = await ask_again(self._fleet, action, command_id, lost)
+        except Unbegun as fault:
+            action.is_unbegun, lost = True, str(fault)
+        except (NotDone, HostUnreachable, LinkError) as fault:
             lost = str(fault)
         finally:
-            del self.in_progress[message.command_id]
+            del self.in_progress[command_id]
             # Before the lines end: whoever reads the last one may begin the next action.
-            self._groups.give_back(action.uuid, message.command_id)
+            self._groups.give_back(action.uuid, command_id)
             if not (outcome or refusal):
                 action.lines.add(ProgressLine(step="lost", reason=lost))
             action.lines.close()
         if refusal:
             await self._refuse(action, refusal)
-        if not begun:
-            task_status.started()
-        what = outcome or f"the outcome is unknown: {lost}"
-        await self._record(action, what, message.command_id)
+        begun()
+        unknown = "not begun" if action.is_unbegun else "the outcome is unknown"
+        await self._record(action, outcome or f"{unknown}: {lost}", command_id)
 
     def _deny(self, uuid: str, name: ActionName, command_id: str, *, ignore_group: bool) -> str:
         """Takes the instance's place in its groups; returns why it must not go down."""
@@ -325,6 +341,10 @@ class AgentActions:
             _log.error("store: %s: history entry lost: %s %s", fault, uuid, entry.reason)
 
 
+def _nothing() -> None:
+    """Nobody waits for the beginning."""
+
+
 def _asked(message: ActCommand) -> str:
     """Describes the request; of a command, only the program, as its arguments may be secret."""
     forced = ", without its vote" if message.force else ""
@@ -332,15 +352,3 @@ def _asked(message: ActCommand) -> str:
     taken = ", taking over" if message.take_over else ""
     ignoring = ", whatever its groups say" if message.ignore_group else ""
     return f"asked{forced}{ignoring}{taken}{program}"
-
-
-def _line(text: str) -> ProgressLine:
-    """Decodes a progress line from a host.
-
-    Raises:
-        LinkError: the line is invalid.
-    """
-    try:
-        return parse(text.encode(), ProgressLine)
-    except ReplyFault as fault:
-        raise LinkError(f"invalid progress line from the host: {fault}") from fault

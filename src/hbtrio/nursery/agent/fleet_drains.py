@@ -1,9 +1,9 @@
 """The drains of an agent: one action on all instances of some of its hosts.
 
 Each action is sent to its host as an operator's is, and called off there if the drain is cancelled
-before its command begins. A host resumes its actions by itself when it is restarted. An agent that
-is restarted does not learn how an action has ended meanwhile: it does not repeat it, and the
-instance counts as failed.
+before its command begins. A host resumes its actions by itself when it is restarted. If its link
+is lost meanwhile, or the agent is restarted, it is asked what became of the action before anything
+is decided; see :mod:`hbtrio.nursery.agent.followed_actions`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules
-from hbtrio.fsm.drain_table import DrainState
+from hbtrio.fsm.drain_table import IN_PROGRESS, DrainState
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
-from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
+from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
+from hbtrio.nursery.agent.followed_actions import FleetAction
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
@@ -43,6 +45,20 @@ _log = logging.getLogger("hbtrio.drain")
 
 #: Seconds until a store that has failed is tried again.
 _AGAIN_S: Final = 1.0
+
+#: How long a host that has just started may take to tell how an instance is, in seconds.
+SETTLES_S: Final = 10.0
+
+#: Seconds between two looks at that.
+_LOOK_S: Final = 0.25
+
+#: The guest is challenged, and has not answered yet.
+_UNSETTLED: Final = frozenset(
+    state.shown for state in (HeartbeatState.WAITING, HeartbeatState.RETURNING)
+)
+
+#: Why an instance that no host has has its turn later once.
+NOT_REPORTED: Final = "its host does not report it"
 
 #: The steps of an action, by the lines of its progress.
 _STEPS: Final = {
@@ -99,6 +115,8 @@ class FleetDrains:
         #: Actions that hosts have begun, by their instances.
         self._begun: dict[str, FleetAction] = {}
         self._unwritten = WakeUp()
+        #: Those that no host had at their turn.
+        self._missed: set[str] = set()
 
     async def load(self) -> None:
         """Goes on with the drains of earlier runs.
@@ -106,8 +124,21 @@ class FleetDrains:
         Raises:
             StoreFault: the store can't be read.
         """
-        stored = [_after_restart(one) for one in await self._store.drains()]
-        self.runs.recalled(stored, {}, "")
+        stored = await self._store.drains()
+        begun = {
+            (one.record.id, place.item.uuid): ActionState.PLANNED
+            for one in stored
+            for place in one.places
+            if place.item.state in IN_PROGRESS
+        }
+        self.runs.recalled(stored, begun, "")
+        for run in self.runs.in_progress:
+            record = run.record
+            for uuid, item in run.machine.items.items():
+                if item.state in IN_PROGRESS:
+                    hostname = run.places[uuid].hostname
+                    action = self._actions.resume(uuid, hostname, record.action, record.actor)
+                    self._begins(run, action)
 
     def start(self, plan: DrainPlan, who: str) -> DrainRun:
         """Begins a drain; see :meth:`~hbtrio.nursery.host.drain_site.HostDrains.start`.
@@ -191,20 +222,36 @@ class FleetDrains:
         return f"{result.result}: {result.reason}" if told else str(result.result)
 
     async def ready(self, uuid: str) -> None:
-        """Returns at once: the host waits for its guests itself."""
-        await trio.lowlevel.checkpoint()
+        """Waits until its host tells how an instance is, 10 s at most.
+
+        After a restart of the host all guests are new to it: before its first answer to the host a
+        guest would not be asked. Without a link there is nothing to wait for.
+        """
+        with trio.move_on_after(SETTLES_S):
+            while not self._is_settled(uuid):  # noqa: ASYNC110 - a host's reports set no event
+                await trio.sleep(_LOOK_S)
+
+    def _is_settled(self, uuid: str) -> bool:
+        session = self._fleet.sessions.get(self._fleet.host_of(uuid) or "")
+        if session is None:
+            return True
+        known = session.instances.get(uuid)
+        return known is not None and known.state not in _UNSETTLED
 
     async def begin(self, record: DrainRecord, turn: Turn) -> None:
         """Has the instance's host begin the action, and follows it."""
         run = self.runs.get(record.id)
         assert run is not None
-        if self._fleet.host_of(turn.uuid) != run.places[turn.uuid].hostname:
-            _left(record)
         is_planned = run.due is not None
+        self._check_place(record, turn.uuid, run.places[turn.uuid].hostname)
         if is_planned and (
             why := self._actions.waits_for(turn.uuid, ignore_hold=record.ignore_hold)
         ):
             raise Blocked(why)
+        event = ACTION_TABLE[record.action].before
+        assert event is not None
+        if refusal := self._groups.refusal(turn.uuid, event):
+            raise Blocked(refusal)
         try:
             action = await self._actions.begin(
                 turn.uuid,
@@ -215,17 +262,38 @@ class FleetDrains:
                 who=record.actor,
                 planned_at=0 if run.due is None else round(run.due[1]),
                 overrides=turn.overrides,
+                is_followed=True,
             )
         except Unknown:
-            _left(record)
+            self._missing(record, turn.uuid)
         except FleetActionRefused as error:
             if "on hold until" in str(error) and not is_planned:
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
-        self._begun[turn.uuid] = action
+        self._begins(run, action)
+
+    def _check_place(self, record: DrainRecord, uuid: str, hostname: str) -> None:
+        """Raises Blocked, Skipped or Gone if an instance is not on its host."""
+        match self._fleet.host_of(uuid):
+            case None:
+                self._missing(record, uuid)
+            case elsewhere if elsewhere != hostname:
+                _left(record)
+            case _:
+                self._missed.discard(uuid)
+
+    def _missing(self, record: DrainRecord, uuid: str) -> NoReturn:
+        """An instance that no host has may be there again soon: its host may be starting."""
+        if uuid in self._missed:
+            _left(record)
+        self._missed.add(uuid)
+        raise Blocked(NOT_REPORTED)
+
+    def _begins(self, run: DrainRun, action: FleetAction) -> None:
+        self._begun[action.uuid] = action
         self._nursery.start_soon(self._follow, run, action)
         if run.machine.phase is not DrainPhase.RUNNING:
-            self.call_off(turn.uuid, run.record.reason)
+            self.call_off(action.uuid, run.record.reason)
 
     async def _follow(self, run: DrainRun, action: FleetAction) -> None:
         try:
@@ -235,10 +303,14 @@ class FleetDrains:
 
     async def _take_lines(self, run: DrainRun, action: FleetAction) -> None:
         uuid, is_performed = action.uuid, False
+        session = self._fleet.sessions.get(action.hostname)
         async with aclosing(action.lines.watch()) as lines:
             async for line in lines:
                 if line is None:
                     continue
+                before, session = session, self._fleet.sessions.get(action.hostname)
+                if session is not before and run.machine.phase is not DrainPhase.RUNNING:
+                    self.call_off(uuid, run.record.reason)  # what the last session may have lost
                 if line.step == "end":
                     outcome = _ENDS.get(line.outcome, ActionState.FAILED)
                     reason = str(line.reason or "")
@@ -252,6 +324,9 @@ class FleetDrains:
                     is_performed = True
                     run.stepped(uuid, _STEPS[line.step])
                 elif line.step == "lost":
+                    if action.is_unbegun:
+                        run.unbegun(uuid)
+                        return
                     reason = f"the outcome is unknown: {line.reason}"
                     run.ended(uuid, ActionState.FAILED, reason, called_off=False)
                     return
@@ -322,17 +397,3 @@ def _left(record: DrainRecord) -> NoReturn:
     if record.rules.planned is not None or record.action in (ActionName.REBOOT, ActionName.RESIZE):
         raise Skipped(why)
     raise Gone(why)
-
-
-def _after_restart(drain: StoredDrain) -> StoredDrain:
-    """Returns a drain whose action that had begun may have gone on without this agent."""
-    if drain.record.ended_at is not None:
-        return drain
-    begun = (DrainState.ASKED, DrainState.TOLD)
-    places = (
-        attrs.evolve(one, item=attrs.evolve(one.item, state=DrainState.ACTING))
-        if one.item.state in begun
-        else one
-        for one in drain.places
-    )
-    return StoredDrain(drain.record, tuple(places))

@@ -8,7 +8,9 @@ of the session sends them as fast as the host reads.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import attrs
@@ -22,6 +24,7 @@ from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_codec import LinkError
+from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     ActCommand,
@@ -50,6 +53,10 @@ class HostUnreachable(Exception):
 
 class NotDone(Exception):
     """The command was not sent, or the host refused it; the text is the reason."""
+
+
+class Unbegun(NotDone):
+    """The host knows that the action which it was asked about was never begun."""
 
 
 @attrs.frozen
@@ -150,27 +157,19 @@ class HostSession:
 
     async def send_reporting(self) -> None:
         """Sends the queued words and reporting states until cancelled or the link ends."""
-        while True:
-            await self._to_send.wait()
-            while self._call_offs:
-                call_off = self._call_offs.pop(next(iter(self._call_offs)))
-                try:
-                    await self.link.send(call_off)
-                except SessionEnded:
-                    return  # whoever follows these actions learns that
-            while self._holds:
-                word = self._holds.pop(next(iter(self._holds)))
-                try:
-                    await self.link.send(word)
-                except SessionEnded:
-                    return  # the next session begins with all of them
-            while self._reporting:
-                uuid = next(iter(self._reporting))
-                try:
+        # Whoever follows an action learns that the session has ended, and the next one begins with
+        # all words and states.
+        with suppress(SessionEnded):
+            while True:
+                await self._to_send.wait()
+                while self._call_offs:
+                    await self.link.send(self._call_offs.pop(next(iter(self._call_offs))))
+                while self._holds:
+                    await self.link.send(self._holds.pop(next(iter(self._holds))))
+                while self._reporting:
+                    uuid = next(iter(self._reporting))
                     for enabled in self._reporting.pop(uuid):
                         await self.link.send(Reporting(uuid, enabled))
-                except SessionEnded:
-                    return  # the next session sends all of them
 
     def begin_by(self, deadline_s: float) -> BeginBy:
         """Returns until when a command may begin that was requested now, by the agent's clock."""
@@ -198,6 +197,9 @@ class HostSession:
         if clock.is_known:
             moment = clock.at(begin_by.until_s, self.link.clock())
             message = attrs.evolve(message, begin_by_s=moment, boot_id=self.hello.boot_id)
+        return await self._exchange(message)
+
+    async def _exchange(self, message: RoundCommand | ActCommand | Follow) -> Reply:
         waiting: Window[Reply | Exception] = Window(
             REPLY_S + message.deadline_s, self.guard, sources=[self.take_in], at_most_s=CALM_S
         )
@@ -246,22 +248,39 @@ class HostSession:
             return OpeningReply(reply.seconds)
         return OpeningReply(fault=reply.reason or "the host opened none", is_owned=reply.owned)
 
-    async def act(self, message: ActCommand, begin_by: BeginBy) -> AsyncGenerator[str]:
+    def act(self, message: ActCommand, begin_by: BeginBy) -> AsyncGenerator[str]:
         """Sends an action's command and yields its progress lines.
 
         Raises:
             NotDone: the action was not started.
             HostUnreachable: as for :meth:`command`, and if the link ends during the action.
         """
+        return self._lines(message, partial(self.command, message, begin_by))
+
+    def follow(self, message: Follow) -> AsyncGenerator[str]:
+        """Asks what became of an action, and yields its progress lines to its end.
+
+        Only for a host whose hello has ``follows``.
+
+        Raises:
+            Unbegun: it was never begun.
+            NotDone: the host does not know.
+            HostUnreachable: as for :meth:`command`, and if the link ends during the action.
+        """
+        return self._lines(message, partial(self._exchange, message))
+
+    async def _lines(
+        self, message: ActCommand | Follow, ask: Callable[[], Awaitable[Reply]]
+    ) -> AsyncGenerator[str]:
         send, receive = trio.open_memory_channel[str](_PROGRESS)
         self._progress[message.command_id] = message.uuid, send
         try:
             try:
-                reply = await self.command(message, begin_by)
+                reply = await ask()
             except LinkError as fault:
                 raise NotDone(str(fault)) from fault
             if not reply.ok:
-                raise NotDone(reply.reason)
+                raise (Unbegun if reply.unbegun else NotDone)(reply.reason)
             async for line in receive:
                 yield line
             if message.command_id in self._progress:

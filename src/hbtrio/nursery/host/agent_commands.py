@@ -17,6 +17,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import attrs
+import trio
 
 from hbtrio.config.host import GivenCommand
 from hbtrio.net.link_session import LinkSession, SessionEnded
@@ -24,11 +25,14 @@ from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.host.memory import NotKept
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
+from hbtrio.nursery.host.past_actions import Unbegun, last_line, until_recalled
 from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
 from hbtrio.wire.link_call_off import CallOff
+from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
     VIM,
@@ -45,7 +49,7 @@ _log = logging.getLogger("hbtrio.link")
 
 #: Commands of the agent in progress at once, by their kind: actions take long, and must not keep
 #: votes and notices out.
-_COMMANDS: Final = {RoundCommand: 2048, ActCommand: 512}
+_COMMANDS: Final = {RoundCommand: 2048, ActCommand: 512, Follow: 512}
 
 #: Bytes of a progress line as ASCII JSON: it has to fit into one message with all quotes and
 #: backslashes escaped once more.
@@ -70,7 +74,7 @@ class AgentCommands:
         self._actions: dict[str, ActionRun] = {}
 
     async def carry_out(
-        self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand
+        self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand | Follow
     ) -> None:
         """Carries out a command and replies; returns early if the session ends.
 
@@ -86,6 +90,8 @@ class AgentCommands:
                     await session.send(_refusal(command, text))
                 elif isinstance(command, RoundCommand):
                     await self._round(session, command)
+                elif isinstance(command, Follow):
+                    await self._tell(session, command)
                 else:
                     await self._act(session, command)
         finally:
@@ -141,21 +147,43 @@ class AgentCommands:
             return
         self._host.drains.plans.of_agent(action, command.planned_at, command.overrides)
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
-        self._actions[command.command_id] = action
-        try:
-            await self._follow(session, command.command_id, action)
-        finally:
-            del self._actions[command.command_id]
+        await self._follow(session, command.command_id, action)
 
     async def _follow(
         self, session: LinkSession[FromAgent], command_id: str, action: ActionRun
     ) -> None:
-        await session.send(Reply(command_id, ok=True))
-        async with aclosing(action.progress()) as lines:
-            async for line in lines:
-                if line is not None:
-                    await session.send(ActionProgress(command_id, _fitting(line), last=False))
-        await session.send(ActionProgress(command_id, "{}", last=True))
+        self._actions[command_id] = action
+        try:
+            await session.send(Reply(command_id, ok=True))
+            async with aclosing(action.progress()) as lines:
+                async for line in lines:
+                    if line is not None:
+                        await session.send(ActionProgress(command_id, _fitting(line), last=False))
+            await session.send(ActionProgress(command_id, "{}", last=True))
+        finally:
+            del self._actions[command_id]
+
+    async def _tell(self, session: LinkSession[FromAgent], command: Follow) -> None:
+        """Tells what became of an action that was asked for in an earlier session."""
+        host, who, id_ = self._host, _who(command), command.command_id
+        with trio.move_on_after(command.deadline_s) as reading:
+            await until_recalled(host.memory, host.remembering)
+        if reading.cancelled_caught:
+            return
+        action = host.actions.get(command.uuid)
+        if action is not None and (action.name, action.who) == (command.action, who):
+            await self._follow(session, id_, action)
+            return
+        try:
+            line = await last_line(host.memory, command.uuid, command.action, who)
+        except Unbegun as error:
+            await session.send(attrs.evolve(_refusal(command, str(error)), unbegun=True))
+        except NotKept as error:
+            await session.send(_refusal(command, str(error)))
+        else:
+            await session.send(Reply(id_, ok=True))
+            await session.send(ActionProgress(id_, _fitting(line), last=False))
+            await session.send(ActionProgress(id_, "{}", last=True))
 
     def call_off(self, message: CallOff) -> None:
         """Ends an action of this session if its command has not begun; see :class:`CallOff`."""
@@ -200,9 +228,9 @@ class AgentCommands:
         return self._clock.begin_by(command.begin_by_s, command.boot_id)
 
 
-def _who(command: RoundCommand | ActCommand) -> str:
+def _who(command: RoundCommand | ActCommand | Follow) -> str:
     """Names who is behind a command, as far as the agent says."""
-    if isinstance(command, ActCommand):
+    if not isinstance(command, RoundCommand):
         return f"{command.who or 'an operator'} of the agent"
     return f"{command.who} of the agent" if command.who else "the agent"
 
@@ -216,7 +244,7 @@ def _expired(command: RoundCommand | ActCommand, error: Expired) -> Reply:
     return _refusal(command, str(error))
 
 
-def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:
+def _refusal(command: RoundCommand | ActCommand | Follow, reason: str) -> Reply:
     return Reply(command.command_id, ok=False, reason=reason[:MAX_TEXT])
 
 

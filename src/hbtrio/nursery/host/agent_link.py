@@ -29,6 +29,7 @@ from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.policy.hold_messages import word_of
 from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
+from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_holds import HoldWord
 from hbtrio.wire.link_messages import (
     PROTOCOL,
@@ -147,6 +148,7 @@ class HostLink:
             looks=True,
             holds=True,
             call_offs=True,
+            follows=True,
         )
         with suppress(SessionEnded):  # run() logs the reason
             await session.send(hello)
@@ -176,7 +178,7 @@ class HostLink:
                 self.feed.queue.acknowledge(number)
             case Reporting(uuid=uuid, enabled=enabled):
                 self._host.set_reporting(uuid, enabled=enabled)
-            case RoundCommand() | ActCommand():
+            case RoundCommand() | ActCommand() | Follow():
                 nursery.start_soon(self._commands.carry_out, session, message)
             case CallOff():
                 self._commands.call_off(message)

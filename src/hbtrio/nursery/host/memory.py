@@ -96,6 +96,11 @@ class HostMemory:
         return self._fault or ("" if self._watch is None else self._watch.fault)
 
     @property
+    def is_written(self) -> bool:
+        """Whether the disk has all that was to be remembered."""
+        return not (self.fault or self._unwritten) and self._busy_since == math.inf
+
+    @property
     def moment(self) -> Moment:
         """The present moment, as records carry it."""
         return self._settings.moment()

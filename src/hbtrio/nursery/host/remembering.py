@@ -96,6 +96,10 @@ class Remembering:
             self.changed(known.uuid)
         self._recalled.set()
 
+    async def until_recalled(self) -> None:
+        """Returns once what an earlier run of the host has left was taken."""
+        await self._recalled.wait()
+
     async def give_up(self) -> None:
         """Gives up the instances without a socket, each at its time, until there are none left."""
         await self._recalled.wait()
