@@ -10,6 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from hbtrio.cli.ctl.drain import _BAR
+from hbtrio.cli.ctl.screen import CLEAR
 from hbtrio.errors import ExitStatus
 from support.control_socket import Ctl, Served, call, served
 from support.ctl_cases import fault_of
@@ -65,6 +67,21 @@ async def test_on_a_terminal_there_is_a_bar(world: World) -> None:
     assert called.lines[-1].endswith("drain: drained: 3 done")
 
 
+async def test_on_a_narrow_terminal_the_bar_makes_room(world: World) -> None:
+    _, guests, api = world
+    guests[2].reply = rejects("primary")
+    called = await call(
+        api.path, *MIGRATE, "--on-reject", "skip", "--parallel", "2", terminal=True, columns=50
+    )
+    drawn = [one.partition(CLEAR)[0] for one in called.text.split("\r") if " of 3: " in one]
+    assert all(one.startswith("[") and one[-1] != "…" and len(one) < 50 for one in drawn), drawn
+    assert min(one.index("]") for one in drawn) < _BAR + 1
+    assert drawn[-1].endswith("] 3 of 3: 1 skipped, 2 done")
+    called = await call(api.path, *MIGRATE, "--on-reject", "skip", terminal=True, columns=34)
+    drawn = [one.partition(CLEAR)[0] for one in called.text.split("\r") if " of 3: " in one]
+    assert drawn[-1] == "3 of 3: 1 skipped, 2 done"
+
+
 async def test_as_json_it_is_one_object_in_each_line(world: World) -> None:
     called = await call(world[2].path, *MIGRATE, "--json")
     assert called.status == ExitStatus.DONE
@@ -87,12 +104,16 @@ async def test_a_dry_run_shows_the_order_and_the_answers(world: World, tmp_path:
     order.write_text("# the database last\nvm-3\n\nvm-2  # the web\n")
     called = await call(api.path, *MIGRATE, "--dry-run", "--order", str(order))
     assert called.status == ExitStatus.DONE
-    assert without_id(called)[-4:] == [
+    assert without_id(called) == [
+        "vm-1: asked before: reject: primary",
         "dry run: nothing was done; 1 of 3 would reject",
-        "  1. vm-3: accept",
-        "  2. vm-2: accept",
-        "  3. vm-1: reject: primary",
+        "  1. vm-3 on compute-0: accept",
+        "  2. vm-2 on compute-0: accept",
+        "  3. vm-1 on compute-0: reject: primary",
     ]
+    as_json = await call(api.path, *MIGRATE, "--dry-run", "--json")
+    states = {json.loads(line).get("state", "") for line in as_json.lines}
+    assert states == {"", "waiting"}
     assert host.processes.started == []
     order.write_text("vm-3\nvm-9\n")
     fault = await fault_of(api.path, *MIGRATE, "--order", str(order))

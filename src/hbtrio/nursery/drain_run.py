@@ -271,10 +271,9 @@ class DrainRun:
                 self.stored.set()
                 if self.record.rules.planned is None:
                     await self._ask_all()
-            if self.is_dry:
-                self.machine.cancel("")
-            async with trio.open_nursery() as nursery:
-                await self._take_turns(nursery)
+            if not self.is_dry:
+                async with trio.open_nursery() as nursery:
+                    await self._take_turns(nursery)
         except Exception:  # noqa: BLE001 - a drain's programming error must not stop the daemon
             supervisor.count_crash()
             _log.exception("drain %s failed", self.record.id)

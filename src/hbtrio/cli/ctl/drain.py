@@ -54,8 +54,15 @@ _GOES_ON: Final = (
 #: What an order names, else a file.
 _ORDERS: Final = ("name", "group")
 
-#: Cells of the bar.
+#: Cells of the bar, as many as there is room for; with fewer than the least there is none.
 _BAR: Final = 24
+_LEAST_BAR: Final = 8
+
+#: In which order the line below has the states: what a narrow terminal cuts off matters least.
+_SHOWN: Final = (
+    *("failed", "skipped", "rejected", "blocked", "done", "acting", "told", "asked"),
+    *("cancelled", "waiting"),
+)
 
 #: Seconds between two drawings of the bar.
 _EVERY_S: Final = 0.2
@@ -186,7 +193,7 @@ async def _follow(
     watch.goes_on = f"the outcome is unknown; {_GOES_ON}"
     async with client.lines(method, path, body, unknown=watch.goes_on) as lines:
         watch.goes_on = _GOES_ON
-        view = DrainView(screen)
+        view = DrainView(screen, is_dry=options.dry_run)
         async with trio.open_nursery() as nursery:
             if screen.terminal and not options.json:
                 nursery.start_soon(view.keep_drawing)
@@ -220,10 +227,12 @@ class DrainView:
 
     Args:
         screen: where to show it.
+        is_dry: whether it only asks: its instances have no states then.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, is_dry: bool) -> None:
         self._screen = screen
+        self._is_dry = is_dry
         self._last: dict[str, DrainLine] = {}
         self._drain = DrainLine(step="drain")
 
@@ -251,17 +260,22 @@ class DrainView:
             self._screen.line(f"{name}: asked before: ", (line.answer, "warn"))
         state = "waiting" if before is None else before.state
         # A terminal has a bar that says how many are in progress.
-        if line.state != state and (line.state in _COLOURS or not self._screen.terminal):
+        is_news = line.state != state and not self._is_dry
+        if is_news and (line.state in _COLOURS or not self._screen.terminal):
             self._screen.line(*self._words(line))
         if self._screen.terminal:
             self._draw()
 
     @staticmethod
     def _words(line: DrainLine) -> tuple[tuple[str, str] | str, ...]:
-        where = f" on {line.hostname}" if line.hostname else ""
         reason = f" ({line.reason})" if line.reason else ""
         state = (line.state, _COLOURS.get(line.state, ""))
-        return (f"{line.name or line.uuid}{where}: ", state, reason)
+        return (f"{DrainView._called(line)}: ", state, reason)
+
+    @staticmethod
+    def _called(line: DrainLine) -> str:
+        """An instance and its host."""
+        return (line.name or line.uuid) + (f" on {line.hostname}" if line.hostname else "")
 
     async def keep_drawing(self) -> None:
         """Redraws the bar now and then, until cancelled."""
@@ -270,12 +284,16 @@ class DrainView:
             await trio.sleep(_EVERY_S)
 
     def _draw(self) -> None:
-        if total := self._drain.total:
+        # First each instance has a line that says how it is.
+        if (total := self._drain.total) and len(self._last) == total:
             states = self.states
             over = ended(states)
-            filled = _BAR * over // total
-            bar = "#" * filled + "-" * (_BAR - filled)
-            self._screen.redraw(f"[{bar}] {over} of {total}: {counts_words(states)}")
+            words = counts_words({state: states[state] for state in _SHOWN if state in states})
+            text = f"{over} of {total}: {words}"
+            cells = min(_BAR, (self._screen.columns or 0) - len(text) - len("[]  "))
+            filled = cells * over // total
+            bar = f"[{'#' * filled}{'-' * (cells - filled)}] " if cells >= _LEAST_BAR else ""
+            self._screen.redraw(bar + text)
 
     def sum_up(self, last: DrainLine) -> None:
         """Writes how it has ended, and each instance on which the action was not done."""
@@ -284,7 +302,7 @@ class DrainView:
             rejects = sum(line.answer.startswith("reject") for line in self._last.values())
             screen.line(f"dry run: nothing was done; {rejects} of {self._drain.total} would reject")
             for place, line in enumerate(self._last.values(), 1):
-                screen.line(f"  {place}. {line.name or line.uuid}: {line.answer}")
+                screen.line(f"  {place}. {self._called(line)}: {line.answer}")
             return
         why = f": {last.reason}" if last.reason else ""
         colour = "good" if last.outcome == "drained" else "bad"
