@@ -18,7 +18,7 @@ from hbtrio.nursery.store_watch import LOOK_S
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim_result import NotSent
-from hbtrio.wire.vocabulary import Event
+from hbtrio.wire.vocabulary import Event, Health
 from support.agent_world import AgentWorld, agent_world
 from support.certificates import HERE, pair
 from support.fleet_world import fleet_api
@@ -50,6 +50,7 @@ QUIET = {
     "store_failing": 0,
     "store_files_lost": 0,
     "instances_on_hold": 0,
+    "hold_of_failed_ends_timestamp_seconds": 0,
     "links_refused_total": 0,
     "renewed_files_failing": 0,
     "planned_actions": 0,
@@ -130,6 +131,23 @@ async def test_rounds_and_deliveries(world: AgentWorld) -> None:
     found = numbers(world, 60.0)
     assert (found["vim_reachable"], found["outbox_waiting"]) == (1, 0)
     assert found["delivery_retries_total"] == 1
+
+
+async def test_the_next_end_of_a_hold_of_a_failed_instance(world: AgentWorld) -> None:
+    host, holds, name = await world.bound_host(), world.agent.holds, "hold_of_failed_ends"
+    await holds.hold(VM, 600.0, "disk swap", "operator")
+    assert numbers(world, 0.0)[f"{name}_timestamp_seconds"] == 0
+    await host.report_lost()
+    await world.settle()
+    held = holds.of(VM)
+    assert held is not None
+    assert numbers(world, 0.0)[f"{name}_timestamp_seconds"] == held.until.timestamp()
+    await host.send_instance(VM, heartbeating=True, state="heartbeating", health=Health.UNHEALTHY)
+    await world.settle()
+    assert numbers(world, 0.0)[f"{name}_timestamp_seconds"] == held.until.timestamp()
+    await host.send_instance(VM, heartbeating=True, state="heartbeating", health=Health.HEALTHY)
+    await world.settle()
+    assert numbers(world, 0.0)[f"{name}_timestamp_seconds"] == 0
 
 
 async def test_they_are_served(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
         "Instances that operators have put on hold.",
         value=agent.holds.count,
     )
+    next_end = agent.holds.next_of_failed
+    yield GaugeMetricFamily(
+        "hbtrio_agent_hold_of_failed_ends_timestamp_seconds",
+        "When the next hold ends of a failed instance, whose alarm is then sent; 0 without one.",
+        value=0.0 if next_end is None else next_end.timestamp(),
+    )
     yield restart_family("hbtrio_agent", {"task": agent.supervisor.restarts})
     yield GaugeMetricFamily(
         "hbtrio_agent_store_failing",

@@ -291,3 +291,5 @@ async def test_an_action_through_the_agent_is_refused_unless_it_is_ignored(tmp_p
             await begin(uuid, ActionName.REBOOT, ("x",), force=True, who=WHO)
         action = await begin(uuid, ActionName.REBOOT, ("x",), force=True, who=WHO, ignore_hold=True)
         assert action.uuid == uuid
+        reasons = [one.entry.reason for one in await world.agent.store.history()]
+        assert "reboot: asked, without its vote, on hold or not, with x" in reasons

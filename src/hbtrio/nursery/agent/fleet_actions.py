@@ -351,4 +351,5 @@ def _asked(message: ActCommand) -> str:
     program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
     taken = ", taking over" if message.take_over else ""
     ignoring = ", whatever its groups say" if message.ignore_group else ""
-    return f"asked{forced}{ignoring}{taken}{program}"
+    held = ", on hold or not" if message.ignore_hold else ""
+    return f"asked{forced}{ignoring}{held}{taken}{program}"

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
@@ -29,6 +30,7 @@ from hbtrio.store.instance_holds import StoredHolds
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
 from hbtrio.wire.link_holds import HoldWord
+from hbtrio.wire.vocabulary import Health
 
 _log = logging.getLogger("hbtrio.agent")
 
@@ -92,6 +94,20 @@ class AgentHolds:
     def count(self) -> int:
         """How many instances are on hold."""
         return sum(1 for _ in self._holds)
+
+    @property
+    def next_of_failed(self) -> datetime | None:
+        """When the next hold ends of an instance that has failed; None without one.
+
+        Its alarm is sent then.
+        """
+        ends = (
+            hold.until
+            for hold in self._holds
+            if (live := self._fleet.live(hold.uuid)) is not None
+            and (live.state == HeartbeatState.LOST.shown or live.health is Health.UNHEALTHY)
+        )
+        return min(ends, default=None)
 
     async def hold(self, uuid: str, seconds: float, reason: str, who: str) -> None:
         """Sets a hold, in place of one that is in force.

@@ -71,7 +71,11 @@ class ActionOrder:
     @property
     def without(self) -> tuple[str, ...]:
         """What it leaves out, for the history."""
-        left_out = {"without its vote": self.force, "whatever its groups say": self.ignore_group}
+        left_out = {
+            "without its vote": self.force,
+            "whatever its groups say": self.ignore_group,
+            "on hold or not": self.ignore_hold,
+        }
         return tuple(words for words, applies in left_out.items() if applies)
 
 
