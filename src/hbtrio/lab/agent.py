@@ -27,6 +27,8 @@ class LabAgent(RunsDaemon):
     def __init__(self, directory: Path, launcher: Launcher, audit_s: float = 2) -> None:
         self._audit_s = audit_s
         self.log = directory / "agent.log"
+        #: ``[groups]`` of agent.toml; change it before :meth:`start`.
+        self.groups: dict[str, dict[str, Any]] = {}
         self._directory = directory
         self._launcher = launcher
         #: The file with the operator's token.
@@ -82,6 +84,7 @@ class LabAgent(RunsDaemon):
                 "token_file": str(self.token_file),
             },
             "store": {"file": str(self._directory / "agent.db")},
+            "groups": self.groups,
         }
         settings["vim"]["audit_s"] = self._audit_s
         write_toml(config, settings)

@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from hbtrio.lab.cloud import Cloud
+from hbtrio.lab.drain_steps import GROUPS
 from hbtrio.lab.scene import event
 from hbtrio.lab.tour import See
 from hbtrio.lab.waits import (
@@ -55,6 +56,7 @@ async def agent_dies(cloud: Cloud, see: See) -> None:
         )
         see(f"vote {vote['result']} while no agent runs")
     finally:
+        cloud.agent.groups = GROUPS
         await cloud.start_agent()
     see(f"VIM: {await cloud.vim.verdict(asked)}")
     for hostname in cloud.hosts:

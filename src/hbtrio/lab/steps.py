@@ -12,6 +12,7 @@ import trio
 
 from hbtrio.lab.app_steps import crashes, hangs, rejects, until_asked, until_registered
 from hbtrio.lab.cloud import Cloud
+from hbtrio.lab.drain_steps import drains
 from hbtrio.lab.failure_steps import agent_dies, falls_ill, is_frozen, is_paused, outruns
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.tour import See, Step
@@ -251,6 +252,19 @@ TOUR: Final = (
             "db: backup registered",
         ),
         _reboots,
+    ),
+    Step(
+        "an operator drains both hosts, two guests at once",
+        (
+            "web waits: group pair: batch is restarting, at most 1 of 2 may be unavailable",
+            "drain: drained",
+            "VIM: batch heartbeating on compute-0",
+            "VIM: db heartbeating on compute-0",
+            "VIM: web heartbeating on compute-1",
+            "db: orders registered",
+            "db: backup registered",
+        ),
+        drains,
     ),
     Step(
         "the totals match",
