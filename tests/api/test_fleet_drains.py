@@ -214,7 +214,8 @@ async def test_members_of_a_group_go_one_after_the_other_without_a_pause(tmp_pat
             plan(hosts=("compute-0",), rules=DrainRules(parallel=3)), "uid 0"
         )
         await world.host.sleep(1)
-        assert sorted(states(run)) == ["acting", "blocked", "blocked"]
+        # The first in the order is first.
+        assert states(run) == ["acting", "blocked", "blocked"]
         reasons = [item.reason for item in run.machine.items.values() if item.reason]
         assert all(one.startswith("group db: ") for one in reasons)
         began = trio.current_time()
@@ -223,6 +224,21 @@ async def test_members_of_a_group_go_one_after_the_other_without_a_pause(tmp_pat
         # Nobody was asked in vain.
         reasons = [one.entry.reason for one in await world.agent.store.history()]
         assert [one for one in reasons if "rejected" in one] == []
+
+
+async def test_a_dry_run_knows_of_groups_and_holds(tmp_path: Path) -> None:
+    rule = {"db": GroupSettings(members=("0000*",), max_unavailable=0)}
+    async with fleet_world(tmp_path, actions=COMMANDS, agent_groups=rule) as world:
+        guest = world.host.guest(name="vm-1").appear()
+        await world.host.sleep(3)
+        dry = (*MIGRATE, "--dry-run")
+        asked = (await call(world.api.path, *dry)).lines[-1]
+        assert asked.startswith("  1. vm-1 on compute-0: not asked: group db: ")
+        await world.agent.holds.hold(guest.uuid, 600.0, "a disk is exchanged", "uid 7")
+        asked = (await call(world.api.path, *dry)).lines[-1]
+        assert asked.startswith("  1. vm-1 on compute-0: not asked: on hold until ")
+        asked = (await call(world.api.path, *dry, "--ignore-hold")).lines[-1]
+        assert asked.startswith("  1. vm-1 on compute-0: not asked: group db: ")
 
 
 async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ class DrainRun:
         self._site = site
         self._is_resumed = is_resumed
         self._asking = trio.CancelScope()
+        #: Set once the last turn was taken.
+        self._begun = trio.Event()
+        self._begun.set()
         self._wake = WakeUp()
         self._watchers: dict[WakeUp, dict[str, None]] = {}
 
@@ -305,14 +308,17 @@ class DrainRun:
             turns = () if self.is_paused else self.machine.turns(now)
             for turn in turns:
                 self._changed(turn.uuid)
-                nursery.start_soon(self._take, turn)
+                before, self._begun = self._begun, trio.Event()
+                nursery.start_soon(self._take, turn, before, self._begun)
             left_s = math.inf if self.is_paused else self.machine.wakes_at - self._site.now()
             with trio.move_on_after(max(0.0, left_s)):
                 await self._wake.wait()
 
-    async def _take(self, turn: Turn) -> None:
+    async def _take(self, turn: Turn, before: trio.Event, begun: trio.Event) -> None:
+        """Begins an action, after that of the turn before: of a group the first one goes first."""
         uuid = turn.uuid
         await self._site.ready(uuid)
+        await before.wait()
         try:
             if self.machine.phase is DrainPhase.RUNNING:
                 await self._site.begin(self.record, turn)
@@ -326,4 +332,6 @@ class DrainRun:
             self.machine.skipped(uuid, str(reason))
         except Gone as reason:
             self.machine.gone(uuid, str(reason))
+        finally:
+            begun.set()
         self._changed(uuid)

@@ -299,7 +299,7 @@ async def open_agent(
                 )
                 await drains.load()
                 history.listen(drains.entry)
-                action_nursery.start_soon(supervisor.keep, "drains", drains.write_forever)
+                action_nursery.start_soon(supervisor.keep, "drains", drains.kept.write_forever)
                 yield Agent(
                     config=config,
                     store=store,

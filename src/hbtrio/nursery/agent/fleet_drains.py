@@ -28,13 +28,13 @@ from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
 from hbtrio.nursery.agent.followed_actions import FleetAction
 from hbtrio.nursery.agent.instance_groups import FleetGroups
+from hbtrio.nursery.agent.kept_drains import KeptDrains
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -42,9 +42,6 @@ from hbtrio.wire.link_call_off import MAX_REASON
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, ActionName, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.drain")
-
-#: Seconds until a store that has failed is tried again.
-_AGAIN_S: Final = 1.0
 
 #: How long a host that has just started may take to tell how an instance is, in seconds.
 SETTLES_S: Final = 10.0
@@ -103,18 +100,15 @@ class FleetDrains:
         wall_clock: Callable[[], datetime],
     ) -> None:
         self.runs = Drains(nursery, supervisor, self)
+        self.kept = KeptDrains(store)
         self._nursery = nursery
         self._fleet = fleet
         self._actions = actions
         self._rounds = rounds
         self._groups = groups
-        self._store = store
         self._wall_clock = wall_clock
-        self._records: dict[str, DrainRecord] = {}
-        self._places: dict[tuple[str, int], DrainPlace] = {}
         #: Actions that hosts have begun, by their instances.
         self._begun: dict[str, FleetAction] = {}
-        self._unwritten = WakeUp()
         #: Those that no host had at their turn.
         self._missed: set[str] = set()
 
@@ -124,7 +118,7 @@ class FleetDrains:
         Raises:
             StoreFault: the store can't be read.
         """
-        stored = await self._store.drains()
+        stored = await self.kept.load()
         begun = {
             (one.record.id, place.item.uuid): ActionState.PLANNED
             for one in stored
@@ -210,6 +204,10 @@ class FleetDrains:
         """Asks a guest, and returns its answer in words."""
         event = ACTION_TABLE[record.action].before
         assert event is not None
+        if why := self._actions.waits_for(uuid, ignore_hold=record.ignore_hold):
+            return f"not asked: {why}"
+        if refusal := self._groups.refusal(uuid, event):
+            return f"not asked: {refusal}"
         try:
             who = record.actor
             asked = await self._rounds.ask(uuid, event, vote=True, who=who)
@@ -341,9 +339,7 @@ class FleetDrains:
 
     async def put(self, drain: StoredDrain) -> None:
         """Stores a drain that begins; while the store fails, later."""
-        self._records[drain.record.id] = drain.record
-        self._places |= {(place.drain, place.position): place for place in drain.places}
-        await self._write()
+        await self.kept.put(drain)
 
     def keep(self, record: DrainRecord) -> None:
         """Stores a drain that has changed, soon; records how a planned action ends undone."""
@@ -353,13 +349,11 @@ class FleetDrains:
             if item.state in (DrainState.SKIPPED, DrainState.CANCELLED):
                 words = f"planned, {item.state.value}: {item.reason or record.reason}"
                 self._nursery.start_soon(self._actions.planned, run, words)
-        self._records[record.id] = record
-        self._unwritten.set()
+        self.kept.keep(record)
 
     def keep_place(self, place: DrainPlace) -> None:
         """Stores an instance of a drain that has changed, soon."""
-        self._places[place.drain, place.position] = place
-        self._unwritten.set()
+        self.kept.keep_place(place)
 
     def present(self, hostname: str) -> Mapping[str, str]:
         """Returns the names of the instances that are on a host now, by uuid."""
@@ -368,27 +362,6 @@ class FleetDrains:
             live = self._fleet.live(bound.uuid)
             names[bound.uuid] = "" if live is None else live.domain or live.name
         return names
-
-    async def write_forever(self) -> NoReturn:
-        """Writes what has changed, until cancelled."""
-        while True:
-            await self._unwritten.wait()
-            if not await self._write():
-                self._unwritten.set()
-                await trio.sleep(_AGAIN_S)
-
-    async def _write(self) -> bool:
-        records, self._records = self._records, {}
-        places, self._places = self._places, {}
-        try:
-            await self._store.keep_drains(tuple(records.values()), tuple(places.values()))
-        except StoreFault as fault:
-            _log.error("store: %s: drains are stored later", fault)
-            # What came meanwhile is newer.
-            self._records = records | self._records
-            self._places = places | self._places
-            return False
-        return True
 
 
 def _left(record: DrainRecord) -> NoReturn:
