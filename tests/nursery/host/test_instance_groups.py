@@ -9,12 +9,22 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 
 from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands, LibvirtSettings
+from hbtrio.fsm.ownership import NEXT_STEP_S
 from hbtrio.lab.virsh_output import SHUT_OFF
 from hbtrio.nursery.host.memory import nothing_remembered
-from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Event, Health, VoteResult
+from hbtrio.store.host_records import Recollection
+from hbtrio.wire.vocabulary import (
+    ActionName,
+    CorrectiveAction,
+    Event,
+    Health,
+    NotificationType,
+    VoteResult,
+)
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import (
     VOTE,
@@ -318,7 +328,7 @@ async def test_until_the_members_were_read_nothing_may_go_down(store: MemoryStor
         world.host.groups._is_read = False  # as before the store has answered
         expected = "groups: the host has just started, and has not read its members yet"
         assert world.host.groups.refusal(guest.uuid, Event.STOP) == expected
-        world.host.groups.recall(())
+        world.host.groups.recall(Recollection())
         assert world.host.groups.refusal(guest.uuid, Event.STOP) == ""
 
 
@@ -476,3 +486,53 @@ async def test_an_action_that_is_resumed_has_its_place_again(store: MemoryStore)
         assert one.uuid in world.host.actions
         expected = f"group db: {one.uuid} is stopping"
         assert world.host.groups.refusal(two.uuid, Event.STOP).startswith(expected)
+
+
+async def accepted(world: HostWorld, guest: ScriptedGuest) -> None:
+    """The VIM's vote to reboot a guest is accepted; its notice is next, within a minute."""
+    vote = world.host.rounds.open(world.channel(guest), Event.REBOOT, VOTE, by_vim=True)
+    await vote.done.wait()
+    await world.sleep(1)
+
+
+async def test_an_accepted_vote_has_its_place_over_a_restart_until_it_lapses(
+    store: MemoryStore,
+) -> None:
+    async with world_of(memory=store.memory()) as world:
+        one, two, _ = await world.all_heartbeating(3)
+        await accepted(world, one)
+        began = trio.current_time()
+        await world.restart_host(store.memory(), away_s=1.0)
+        await world.sleep(5)
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == blocked(one)
+        await world.at(began + NEXT_STEP_S - 2)
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == blocked(one)
+        await world.at(began + NEXT_STEP_S + 1)
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == ""
+        await world.sleep(1)
+        assert (await store.recall()).holds == ()
+
+
+async def test_an_end_notice_after_the_restart_gives_it_back(store: MemoryStore) -> None:
+    async with world_of(memory=store.memory()) as world:
+        one, two, _ = await world.all_heartbeating(3)
+        await accepted(world, one)
+        await world.restart_host(store.memory(), away_s=1.0)
+        await world.sleep(5)
+        world.host.rounds.open(
+            world.channel(one), Event.LIVE_MIGRATE_END, NotificationType.IRREVOCABLE, by_vim=True
+        )
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == ""
+        await world.sleep(1)
+        assert (await store.recall()).holds == ()
+
+
+async def test_an_accepted_vote_that_lapsed_while_the_host_was_away(store: MemoryStore) -> None:
+    async with world_of(memory=store.memory()) as world:
+        one, two, _ = await world.all_heartbeating(3)
+        await accepted(world, one)
+        await world.restart_host(store.memory(), away_s=NEXT_STEP_S)
+        await world.sleep(5)
+        assert world.host.groups.refusal(two.uuid, Event.STOP) == ""
+        await world.sleep(1)
+        assert (await store.recall()).holds == ()

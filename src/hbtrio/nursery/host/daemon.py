@@ -243,7 +243,7 @@ class Host:
     def _recalled(self, recollection: Recollection) -> None:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
-        self.groups.recall(recollection.members)
+        self.groups.recall(recollection)
         self.holds.recall(recollection.holds)
         pending = self.corrective.recall(recollection, self.memory.moment)
         self.remembering.recalled(recollection, pending)

@@ -7,7 +7,7 @@ command until it has ended and the VM is back or RESTART over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -17,13 +17,14 @@ from hbtrio.config.groups import GroupSettings, names_needed
 from hbtrio.fsm.domain import Standing
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.known_domains import Domain
+from hbtrio.nursery.host.announced_places import AnnouncedPlaces
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.policy.group_rule import Group
 from hbtrio.policy.groups import CORRECTING, TAKING_DOWN, Groups
-from hbtrio.store.host_records import MemberRecord
+from hbtrio.store.host_records import MemberRecord, Recollection
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 
 #: libvirt's words for a domain that was moved to another host and is still defined here.
@@ -59,17 +60,25 @@ class HostGroups:
         configured = [
             Group.configured(name, **attrs.asdict(group)) for name, group in settings.items()
         ]
-        #: Decides, and knows the members.
-        self.rule = Groups(configured, self._state_of)
+        # Decides, and knows the members.
+        self._rule = Groups(configured, self._state_of)
         self.need_names = any(names_needed(settings))
         self._channels = channels
         self._domains = domains
         self._owners = owners
         self._memory = memory
+        self._announced = AnnouncedPlaces(memory)
         self._is_read = not memory.is_kept
         self._changed = trio.Event()
         #: The instances for which a corrective command runs.
         self._corrected: set[str] = set()
+
+    @property
+    def rule(self) -> Groups:
+        """The groups as they are now."""
+        for uuid in self._announced.lapsed():
+            self.give_back(uuid, _ORCHESTRATOR)
+        return self._rule
 
     # -- whether an instance may go down ----------------------------------------------------------
 
@@ -95,16 +104,16 @@ class HostGroups:
     def hold(self, uuid: str, event: Event, holder: str) -> None:
         """Takes an instance's place for an event that happens whatever the rules say."""
         if event in TAKING_DOWN:
-            self.rule.hold(uuid, holder, TAKING_DOWN[event])
+            self._rule.hold(uuid, holder, TAKING_DOWN[event])
 
     def give_back(self, uuid: str, holder: str) -> None:
         """Gives a place back, if it was taken: the action has ended or was called off."""
-        if self.rule.give_back(uuid, holder):
+        if self._rule.give_back(uuid, holder):
             self._note()
 
     def _unready(self, uuid: str) -> str:
         """Why it can't be known yet whether an instance is a member."""
-        if not self.rule:
+        if not self._rule:
             return ""
         if not self._is_read:
             return _NOT_READ
@@ -132,23 +141,23 @@ class HostGroups:
         """Waits until a corrective action need not wait any more. A checkpoint."""
         await trio.lowlevel.checkpoint()
         while self.rule.hindrance(uuid, failed_at, trio.current_time() - since):
-            left_s = self.rule.next_delay_s(uuid, trio.current_time() - since)
+            left_s = self._rule.next_delay_s(uuid, trio.current_time() - since)
             with trio.move_on_after(left_s):
                 await self._changed.wait()
 
     def waits(self, uuid: str, failed_at: float) -> None:
         """Takes that a corrective action waits for a group."""
-        self.rule.waits(uuid, failed_at)
+        self._rule.waits(uuid, failed_at)
 
     def waits_no_more(self, uuid: str) -> None:
         """Takes that it waits no more."""
-        if self.rule.waits_no_more(uuid):
+        if self._rule.waits_no_more(uuid):
             self._note()
 
     def command_begins(self, uuid: str, action: CorrectiveAction) -> None:
         """Takes that a corrective command begins."""
         self._corrected.add(uuid)
-        self.rule.hold(uuid, _COMMAND, CORRECTING[action])
+        self._rule.hold(uuid, _COMMAND, CORRECTING[action])
 
     def command_ended(self, uuid: str) -> None:
         """Takes that it has ended; if the VM restarts, it is taken down until it is back."""
@@ -156,7 +165,7 @@ class HostGroups:
         self._settle(uuid)
 
     def _settle(self, uuid: str) -> None:
-        if uuid in self._corrected or not self.rule.holds(uuid, _COMMAND):
+        if uuid in self._corrected or not self._rule.holds(uuid, _COMMAND):
             return
         channel = self._channels.get(uuid)
         if channel is None or channel.heartbeat.state is not HeartbeatState.RESTARTING:
@@ -164,43 +173,49 @@ class HostGroups:
 
     # -- what happens -----------------------------------------------------------------------------
 
-    def recall(self, members: Iterable[MemberRecord]) -> None:
-        """Takes the members that an earlier run of the host had."""
-        for member in members:
+    def recall(self, recollection: Recollection) -> None:
+        """Takes the members that an earlier run of the host had, and the places of VIM's events."""
+        for member in recollection.members:
             # The groups may have changed since: others may be none now.
-            if not self.rule.joined(member.uuid, member.name):
+            if not self._rule.joined(member.uuid, member.name):
                 self._memory.member(member.uuid, None)
+        for uuid, event in self._announced.recall(recollection.holds).items():
+            self.hold(uuid, event, _ORCHESTRATOR)
         self._is_read = True
         self._note()
 
     def changed(self, uuid: str) -> None:
         """Takes a change of an instance, its coming or its going."""
-        if not self.rule:
+        if not self._rule:
             return
         channel = self._channels.get(uuid)
         if channel is not None and not channel.gone:
             domain = self._domains.of(uuid)
             self._joined(uuid, "" if domain is None else domain.name)
-        elif uuid in self.rule.members:
+        elif uuid in self._rule.members:
             self._left_if_gone(uuid)
         self._settle(uuid)
 
     def domain_changed(self, domain: Domain) -> None:
         """Takes a change of a domain, whether its instance has a channel or not."""
-        if domain.uuid in self.rule.members:
+        if domain.uuid in self._rule.members:
             self.changed(domain.uuid)
 
     def owner_changed(self, uuid: str) -> None:
         """Takes that an instance has another owner: the VIM's action may have begun or ended."""
-        event = self._owners.of(uuid).event
+        ownership = self._owners.of(uuid)
+        event = ownership.event
         if event in TAKING_DOWN:
             self.hold(uuid, Event(event), _ORCHESTRATOR)
+            if uuid in self._rule.members:
+                self._announced.remember(uuid, event, ownership.lapses_at)
         else:
+            self._announced.forget(uuid)
             self.give_back(uuid, _ORCHESTRATOR)
 
     def forget(self, uuid: str) -> bool:
         """Forgets a member that no longer exists; returns whether it was one without a channel."""
-        if uuid in self._channels or not self.rule.left(uuid):
+        if uuid in self._channels or not self._rule.left(uuid):
             return False
         self._memory.member(uuid, None)
         self._note()
@@ -208,15 +223,15 @@ class HostGroups:
 
     def dismiss(self, uuid: str) -> None:
         """Takes that an instance is not watched any more: it is no member."""
-        if self.rule.left(uuid):
+        if self._rule.left(uuid):
             self._memory.member(uuid, None)
             self._note()
 
     def _joined(self, uuid: str, name: str) -> None:
-        was = uuid in self.rule.members
-        if self.rule.joined(uuid, name):
-            self._memory.member(uuid, MemberRecord(uuid, self.rule.members[uuid]))
-        elif was and uuid not in self.rule.members:
+        was = uuid in self._rule.members
+        if self._rule.joined(uuid, name):
+            self._memory.member(uuid, MemberRecord(uuid, self._rule.members[uuid]))
+        elif was and uuid not in self._rule.members:
             self._memory.member(uuid, None)
 
     def _left_if_gone(self, uuid: str) -> None:
