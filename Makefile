@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-simulated test-replay test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-sim chaos breaks docs site format clean
+.PHONY: run lab help deb rpm test test-simulated test-replay test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-drain soak-sim chaos breaks docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -135,6 +135,12 @@ bench-crowd: $(VENV)/.installed-test
 soak: ## half an hour of votes, kills and stalls; SOAK_S=SECONDS
 soak: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m soak
+
+# Drains of 50 guests in which ctl, host and agent are killed; SOAK_DRAINS=… for fewer, SOAK_SEED=… to
+# have the same kills again.
+soak-drain: ## drains in which ctl, host and agent are killed; SOAK_DRAINS=NUMBER
+soak-drain: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m soak.drain
 
 # Real daemons in which things go wrong, judged by the simulator's invariants; CHAOS_MINUTES=… for
 # fewer, CHAOS_SEED=… or CHAOS_FAULTS=FILE for a schedule that was drawn before.
