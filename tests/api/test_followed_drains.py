@@ -13,7 +13,7 @@ import trio
 from hbtrio.fsm.drain import DrainItem
 from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.drain_table import DrainState
-from hbtrio.nursery.agent.fleet_drains import NOT_REPORTED, SETTLES_S
+from hbtrio.nursery.agent.drained_instances import NOT_REPORTED, SETTLES_S
 from hbtrio.nursery.agent.followed_actions import ASK_S
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.wire.vocabulary import ActionName

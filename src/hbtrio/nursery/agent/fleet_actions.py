@@ -18,7 +18,7 @@ from hbtrio.fsm.action import ActionState
 from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.followed_actions import FleetAction, ask_again, take_lines
+from hbtrio.nursery.agent.followed_actions import FleetAction, ask_again, asked_words, take_lines
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone, Unbegun
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
@@ -29,16 +29,12 @@ from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT, ActCommand
 from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.agent")
-
-#: Characters of a program's name in the history.
-_PROGRAM: Final = 100
 
 #: Actions in progress in the whole fleet.
 _ACTIONS: Final = 1000
@@ -243,7 +239,7 @@ class AgentActions:
 
         with self._later.action(message.command_id, action.uuid):
             lines = session.act(message, begin_by)
-            await self._watch(action, message.command_id, lines, starts, _asked(message))
+            await self._watch(action, message.command_id, lines, starts, asked_words(message))
         starts()
 
     async def _watch(
@@ -343,13 +339,3 @@ class AgentActions:
 
 def _nothing() -> None:
     """Nobody waits for the beginning."""
-
-
-def _asked(message: ActCommand) -> str:
-    """Describes the request; of a command, only the program, as its arguments may be secret."""
-    forced = ", without its vote" if message.force else ""
-    program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
-    taken = ", taking over" if message.take_over else ""
-    ignoring = ", whatever its groups say" if message.ignore_group else ""
-    held = ", on hold or not" if message.ignore_hold else ""
-    return f"asked{forced}{ignoring}{held}{taken}{program}"

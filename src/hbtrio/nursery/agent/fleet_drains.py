@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final
 
 import attrs
 import trio
@@ -23,7 +23,7 @@ from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.drain_table import IN_PROGRESS, DrainState
-from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.nursery.agent.drained_instances import DrainedInstances
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
 from hbtrio.nursery.agent.followed_actions import FleetAction
@@ -32,30 +32,16 @@ from hbtrio.nursery.agent.kept_drains import KeptDrains
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.drain_run import DrainRun
-from hbtrio.nursery.drain_site import Blocked, Gone, Skipped
+from hbtrio.nursery.drain_site import Blocked, Skipped
 from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_call_off import MAX_REASON
-from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, ActionName, Event, VoteResult
+from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.drain")
-
-#: How long a host that has just started may take to tell how an instance is, in seconds.
-SETTLES_S: Final = 10.0
-
-#: Seconds between two looks at that.
-_LOOK_S: Final = 0.25
-
-#: The guest is challenged, and has not answered yet.
-_UNSETTLED: Final = frozenset(
-    state.shown for state in (HeartbeatState.WAITING, HeartbeatState.RETURNING)
-)
-
-#: Why an instance that no host has has its turn later once.
-NOT_REPORTED: Final = "its host does not report it"
 
 #: The steps of an action, by the lines of its progress.
 _STEPS: Final = {
@@ -109,8 +95,7 @@ class FleetDrains:
         self._wall_clock = wall_clock
         #: Actions that hosts have begun, by their instances.
         self._begun: dict[str, FleetAction] = {}
-        #: Those that no host had at their turn.
-        self._missed: set[str] = set()
+        self._instances = DrainedInstances(fleet)
 
     async def load(self) -> None:
         """Goes on with the drains of earlier runs.
@@ -220,28 +205,15 @@ class FleetDrains:
         return f"{result.result}: {result.reason}" if told else str(result.result)
 
     async def ready(self, uuid: str) -> None:
-        """Waits until its host tells how an instance is, 10 s at most.
-
-        After a restart of the host all guests are new to it: before its first answer to the host a
-        guest would not be asked. Without a link there is nothing to wait for.
-        """
-        with trio.move_on_after(SETTLES_S):
-            while not self._is_settled(uuid):  # noqa: ASYNC110 - a host's reports set no event
-                await trio.sleep(_LOOK_S)
-
-    def _is_settled(self, uuid: str) -> bool:
-        session = self._fleet.sessions.get(self._fleet.host_of(uuid) or "")
-        if session is None:
-            return True
-        known = session.instances.get(uuid)
-        return known is not None and known.state not in _UNSETTLED
+        """Waits until its host tells how an instance is; see :class:`DrainedInstances`."""
+        await self._instances.until_settled(uuid)
 
     async def begin(self, record: DrainRecord, turn: Turn) -> None:
         """Has the instance's host begin the action, and follows it."""
         run = self.runs.get(record.id)
         assert run is not None
         is_planned = run.due is not None
-        self._check_place(record, turn.uuid, run.places[turn.uuid].hostname)
+        self._instances.check(record, turn.uuid, run.places[turn.uuid].hostname)
         if is_planned and (
             why := self._actions.waits_for(turn.uuid, ignore_hold=record.ignore_hold)
         ):
@@ -263,29 +235,12 @@ class FleetDrains:
                 is_followed=True,
             )
         except Unknown:
-            self._missing(record, turn.uuid)
+            self._instances.missing(record, turn.uuid)
         except FleetActionRefused as error:
             if "on hold until" in str(error) and not is_planned:
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
         self._begins(run, action)
-
-    def _check_place(self, record: DrainRecord, uuid: str, hostname: str) -> None:
-        """Raises Blocked, Skipped or Gone if an instance is not on its host."""
-        match self._fleet.host_of(uuid):
-            case None:
-                self._missing(record, uuid)
-            case elsewhere if elsewhere != hostname:
-                _left(record)
-            case _:
-                self._missed.discard(uuid)
-
-    def _missing(self, record: DrainRecord, uuid: str) -> NoReturn:
-        """An instance that no host has may be there again soon: its host may be starting."""
-        if uuid in self._missed:
-            _left(record)
-        self._missed.add(uuid)
-        raise Blocked(NOT_REPORTED)
 
     def _begins(self, run: DrainRun, action: FleetAction) -> None:
         self._begun[action.uuid] = action
@@ -362,11 +317,3 @@ class FleetDrains:
             live = self._fleet.live(bound.uuid)
             names[bound.uuid] = "" if live is None else live.domain or live.name
         return names
-
-
-def _left(record: DrainRecord) -> NoReturn:
-    """An instance that left its host is done if the drain was to make it leave."""
-    why = "it is no longer on its host"
-    if record.rules.planned is not None or record.action in (ActionName.REBOOT, ActionName.RESIZE):
-        raise Skipped(why)
-    raise Gone(why)

@@ -17,15 +17,19 @@ import trio
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostUnreachable, NotDone
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_follow import Follow
-from hbtrio.wire.link_messages import MAX_NAME
+from hbtrio.wire.link_messages import MAX_NAME, ActCommand
 from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
 from hbtrio.wire.vocabulary import ActionName
 
 #: How long a host may have no link, or not answer, before the outcome counts as unknown, in
 #: seconds.
 ASK_S: Final = 600.0
+
+#: Characters of a program's name in the history.
+_PROGRAM: Final = 100
 
 #: Seconds between two questions.
 _AGAIN_S: Final = 1.0
@@ -125,6 +129,16 @@ async def ask_again(fleet: Fleet, action: FleetAction, command_id: str, lost: st
         if is_last:
             raise HostUnreachable(lost)
         await trio.sleep(_AGAIN_S)
+
+
+def asked_words(message: ActCommand) -> str:
+    """Describes the request; of a command, only the program, as its arguments may be secret."""
+    forced = ", without its vote" if message.force else ""
+    program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
+    taken = ", taking over" if message.take_over else ""
+    ignoring = ", whatever its groups say" if message.ignore_group else ""
+    held = ", on hold or not" if message.ignore_hold else ""
+    return f"asked{forced}{ignoring}{held}{taken}{program}"
 
 
 def _line(text: str) -> ProgressLine:
