@@ -332,14 +332,3 @@ async def test_a_restart_of_the_agent_goes_on_and_repeats_nothing(tmp_path: Path
         started = [one.argv[1] for one in world.host.processes.started[before:]]
         assert started == [guests[2].uuid]
         assert world.host.host.supervisor.crashes == 0
-
-
-async def test_an_agent_leaves_it_to_ctl_to_ask_again(tmp_path: Path) -> None:
-    async with drained_fleet(tmp_path) as (world, guests), world.api.client() as client:
-        guests[0].reply = rejects(until_s=20.0)
-        words = ("act", guests[0].uuid, "live-migrate", "--retry-for", "5m")
-        assert (await call(world.api.path, *words)).status == ExitStatus.DONE
-        body = {"action": "live-migrate", "retry_for_s": 60}
-        answer = await client.post(f"/v1/instances/{guests[0].uuid}/act", json=body)
-        assert answer.status_code == 409
-        assert "an agent does not ask again" in answer.text

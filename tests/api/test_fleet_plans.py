@@ -19,7 +19,7 @@ from hbtrio.fsm.drain_rules import DrainRules
 from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event
-from support.control_socket import call
+from support.control_socket import Ctl, call
 from support.ctl_cases import fault_of
 from support.drain_cases import COMMANDS, heard, over, rejects
 from support.fake_processes import FakeRun
@@ -174,3 +174,58 @@ async def test_the_next_run_of_the_agent_goes_on_and_carries_nothing_stale_out(
         assert await over(drains.runs.last[-1]) == outcome
         nursery.cancel_scope.cancel()
     assert heard(guest) == ([ASKED, *MOVED] if outcome == "drained" else [])
+
+
+RETRY = ("act", "vm-1", "live-migrate", "--retry-for")
+
+
+async def test_an_agent_asks_again_without_its_ctl(fleet: World) -> None:
+    world, (guest, _) = fleet
+    guest.reply = rejects(until_s=50.0)
+    with trio.move_on_after(20):
+        await Ctl().run(world.api.path, *RETRY, "5m")
+    await world.host.sleep(100)
+    assert heard(guest) == [ASKED, ASKED, ASKED, *MOVED]
+    assert (await history(world, "action"))[-1][1] == "live-migrate: done"
+
+
+async def test_ctl_follows_what_the_agent_asks_for_again(fleet: World) -> None:
+    world, (guest, _) = fleet
+    guest.reply = rejects(until_s=20.0)
+    called = await call(world.api.path, *RETRY, "5m", columns=120)
+    assert called.status == ExitStatus.DONE
+    assert called.lines[:3] == [
+        "vote on live_migrate_begin: VOTE window of 9 s",
+        "vote on live_migrate_begin: rejected (a backup runs)",
+        "vote on live_migrate_begin: waiting at most 30 s: it was rejected: a backup runs",
+    ]
+    assert called.lines[-1] == "live-migrate: done"
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "last"),
+    [
+        ("give-up", ExitStatus.REJECTED, "live-migrate: rejected (a backup runs)"),
+        ("force", ExitStatus.DONE, "live-migrate: done"),
+    ],
+)
+async def test_what_follows_if_it_is_rejected_to_the_end(
+    fleet: World, then: str, status: ExitStatus, last: str
+) -> None:
+    world, (guest, _) = fleet
+    guest.report_voters(voter_state())
+    guest.reply = rejects()
+    called = await call(world.api.path, *RETRY, "40s", "--then", then)
+    assert (called.status, called.lines[-1]) == (status, last)
+    times_told = {one.planned_at for one in guest.messages if isinstance(one, ActionNotify)}
+    assert (times_told == {0}) == (then == "give-up")
+    assert len(await history(world, "overridden")) == (then == "force")
+
+
+async def test_with_a_command_it_is_ctl_that_asks_an_agent_again(fleet: World) -> None:
+    world, (guest, _) = fleet
+    guest.reply = rejects(until_s=20.0)
+    words = (*RETRY, "5m", "--", "migrate", "{uuid}")
+    # A plan of the agent would have been refused: it takes no command.
+    assert (await call(world.api.path, *words)).status == ExitStatus.DONE
+    assert [run.argv[0] for run in world.host.processes.started] == ["migrate"]

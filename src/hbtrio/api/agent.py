@@ -59,12 +59,12 @@ from hbtrio.nursery.agent.inventory import Linked
 from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
-from hbtrio.nursery.drains import DrainRefused
+from hbtrio.nursery.drains import DrainPlan, DrainRefused
 from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.policy.instance_hold import HoldRefused
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.operator import AlarmsReply, Forgotten, HoldReply
-from hbtrio.wire.vocabulary import Event, NotificationType, window_of
+from hbtrio.wire.operator import ActRequest, AlarmsReply, Forgotten, HoldReply
+from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, window_of
 
 #: Faults that are no fault of the request itself.
 _CONFLICTS: Final = (
@@ -196,7 +196,7 @@ class _AgentApi:
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
         if body.retry_for_s:
-            raise HTTPException(409, "an agent does not ask again: ask the instance's host to")
+            return await self._retry(request, name, body)
         who = operator_of(request.scope)
         with _faults():
             self._begin_by(request).check()
@@ -211,6 +211,21 @@ class _AgentApi:
                 ignore_hold=body.ignore_hold,
             )
         return api_parts.stream(request, action.lines.watch())
+
+    async def _retry(self, request: Request, name: ActionName, body: ActRequest) -> Response:
+        """Begins an action that is asked for again; the agent goes on without its watcher."""
+        drains, who = self._agent.drains, operator_of(request.scope)
+        plan = DrainPlan(
+            action=name,
+            command=body.command,
+            instance=self._uuid(request),
+            ignore_hold=body.ignore_hold,
+        )
+        with _faults():
+            self._begin_by(request).check()
+            gives_up = body.then != "force"
+            run = await drains.retry(plan, body.retry_for_s, who, gives_up=gives_up)
+        return api_parts.stream(request, drains.attempts.progress(run))
 
     async def plan(self, request: Request) -> Response:
         plan, not_before, before = await plan_request(request)

@@ -292,7 +292,7 @@ class _HostApi:
             begin_by(request, self._host.clock).check()
             gives_up = body.then != "force"
             run = await plans.retry(plan, body.retry_for_s, who, gives_up=gives_up)
-        return api_parts.stream(request, plans.progress(run))
+        return api_parts.stream(request, plans.attempts.progress(run))
 
     async def plan(self, request: Request) -> Response:
         plan, not_before, before = await plan_request(request)

@@ -7,9 +7,11 @@ action begins it owns nothing.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,6 +26,7 @@ from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import DrainSite
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event
 
 _log = logging.getLogger("hbtrio.drain")
@@ -34,6 +37,13 @@ LONGEST_PLAN_S: Final = 2_592_000.0
 
 #: What a drain may do about an instance whose guest rejects.
 ON_REJECT: Final = tuple(str(word) for word in OnReject)
+
+
+#: How a planned action ends, in the words of an action.
+_OUTCOMES: Final = {DrainState.DONE: "done", DrainState.FAILED: "failed"}
+
+#: Yields the lines of an action's progress from the first one.
+Lines = Callable[[], AsyncGenerator[ProgressLine | None]]
 
 
 class DrainRefused(Exception):
@@ -257,6 +267,60 @@ class Drains:
         self.last.append(run)
         while len(self.last) > KEPT and (over := [one for one in self.last if one.is_over]):
             self.last.remove(over[0])
+
+
+class Attempts:
+    """The last action of each planned action that is kept, for those who follow it.
+
+    Args:
+        runs: the drains.
+    """
+
+    def __init__(self, runs: Drains) -> None:
+        self._runs = runs
+        self._last: dict[str, Lines] = {}
+
+    def began(self, id_: str, uuid: str, lines: Lines) -> None:
+        """Takes that the action of a drain has begun, and what yields its lines from the first."""
+        run = self._runs.get(id_)
+        if run is not None and run.due is not None and not run.is_over:
+            known = {one: of for one, of in self._last.items() if self._runs.get(one)}
+            self._last = known | {id_: lines}
+            run.show_again(uuid)
+
+    async def progress(self, run: DrainRun) -> AsyncGenerator[ProgressLine | None]:
+        """Yields the lines of each attempt, what is waited for in between, and the outcome."""
+        shown: Lines | None = None
+        waits_until, end = -math.inf, ""
+        event = ACTION_TABLE[run.record.action].before
+        (item,) = run.machine.items.values()
+        async with aclosing(run.watch()) as changes:
+            async for change in changes:
+                if change is None:
+                    yield None
+                    continue
+                attempt = self._last.get(run.record.id)
+                if attempt is not None and attempt is not shown:
+                    shown = attempt
+                    async with aclosing(attempt()) as lines:
+                        async for line in lines:
+                            if line is None or line.step not in ("end", "lost"):
+                                yield line
+                            else:
+                                end = str(line.reason or "")
+                again_s = run.again_s(item.uuid)
+                if again_s is not None and item.ask_at != waits_until:
+                    waits_until = item.ask_at
+                    why = f"it was {item.state.value}: {item.reason}"
+                    yield ProgressLine(
+                        step="vote", event=event or "", waiting=why, seconds=round(again_s, 3)
+                    )
+        # The outcome says it already.
+        reason = (item.reason or run.record.reason).removeprefix("rejected: ")
+        if item.state is DrainState.DONE:
+            reason = end  # such as that it was not back in time
+        outcome = _OUTCOMES.get(item.state, "rejected")
+        yield ProgressLine(step="end", outcome=outcome, reason=reason)
 
 
 def _conflict(run: DrainRun, other: DrainRun) -> str:

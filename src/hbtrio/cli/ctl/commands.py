@@ -268,7 +268,7 @@ class Session:
         )
         view = self._progress(name)
         uuid = await instance_of(self._options.uuid, self._client)
-        body, retry = await retry.by_host(body, self._client)
+        body, retry = await retry.by_daemon(body, self._client)
 
         async def ask(force: bool) -> ProgressLine:  # noqa: FBT001 - see retried()
             request = attrs.evolve(body, force=True) if force else body

@@ -1,7 +1,7 @@
 """Asks a guest that has rejected an action again and again: ``hbtrio ctl act --retry-for``.
 
-A host does that by itself, as a planned action. At an agent, which plans nothing, and with options
-that a plan does not keep, it is done here.
+Host and agent do that by themselves, as a planned action. With options that a plan does not keep,
+and with a command at an agent, it is done here.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Retry:
             raise UserError("--retry-for: with --force there is no vote to ask again")
         return cls(options.retry_for, options.then == FORCE)
 
-    async def by_host(self, body: ActRequest, client: CtlClient) -> tuple[ActRequest, Retry]:
-        """Returns the request that has a host do it, and what is left to be done here.
+    async def by_daemon(self, body: ActRequest, client: CtlClient) -> tuple[ActRequest, Retry]:
+        """Returns the request that has the daemon do it, and what is left to be done here.
 
         Raises:
             UserError: the daemon does not answer.
         """
         if not self.for_s or body.take_over or body.ignore_group:
             return body, self
-        if isinstance(await client.any_status(), FleetStatus):
+        if body.command and isinstance(await client.any_status(), FleetStatus):
             return body, self
         then = FORCE if self.forces else GIVE_UP
         return attrs.evolve(body, retry_for_s=self.for_s, then=then), Retry()

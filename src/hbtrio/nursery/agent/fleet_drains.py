@@ -21,7 +21,7 @@ import trio
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
-from hbtrio.fsm.drain_rules import DrainRules
+from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import IN_PROGRESS, DrainState
 from hbtrio.nursery.agent.drained_instances import DrainedInstances
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
@@ -33,7 +33,7 @@ from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.nursery.drain_site import Blocked, Skipped
-from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
+from hbtrio.nursery.drains import Attempts, DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
@@ -86,6 +86,8 @@ class FleetDrains:
         wall_clock: Callable[[], datetime],
     ) -> None:
         self.runs = Drains(nursery, supervisor, self)
+        #: Shows what becomes of a planned action.
+        self.attempts = Attempts(self.runs)
         self.kept = KeptDrains(store)
         self._nursery = nursery
         self._fleet = fleet
@@ -161,12 +163,26 @@ class FleetDrains:
             DrainRefused: it was not planned.
             Unknown: there is no such instance.
         """
+        spans = PlanSpans.of(not_before, before, self.epoch_s())
+        return await self._plan(plan, spans, who, gives_up=False)
+
+    async def retry(self, plan: DrainPlan, for_s: float, who: str, *, gives_up: bool) -> DrainRun:
+        """Asks for an action now, and again after each reject; see :meth:`HostPlans.retry`.
+
+        Raises:
+            DrainRefused, Unknown: nothing was begun.
+        """
+        return await self._plan(plan, PlanSpans(0.0, for_s), who, gives_up=gives_up)
+
+    async def _plan(
+        self, plan: DrainPlan, spans: PlanSpans, who: str, *, gives_up: bool
+    ) -> DrainRun:
         hostname = self._fleet.instance(plan.instance).hostname
-        epoch_s = self.epoch_s()
-        spans = PlanSpans.of(not_before, before, epoch_s)
-        rules = DrainRules(planned=spans.from_(self.now()))
+        on_reject = OnReject.SKIP if gives_up else OnReject.WAIT
+        rules = DrainRules(planned=spans.from_(self.now()), on_reject=on_reject)
+        words = spans.words(self.epoch_s(), gives_up=gives_up)
         run = self.start(attrs.evolve(plan, hosts=(hostname,), rules=rules), who)
-        await self._actions.planned(run, spans.words(epoch_s, gives_up=False))
+        await self._actions.planned(run, words)
         await run.stored.wait()
         return run
 
@@ -230,7 +246,7 @@ class FleetDrains:
                 force=turn.force,
                 ignore_hold=record.ignore_hold,
                 who=record.actor,
-                planned_at=0 if run.due is None else round(run.due[1]),
+                planned_at=_forced_at(run),
                 overrides=turn.overrides,
                 is_followed=True,
             )
@@ -244,6 +260,7 @@ class FleetDrains:
 
     def _begins(self, run: DrainRun, action: FleetAction) -> None:
         self._begun[action.uuid] = action
+        self.attempts.began(run.record.id, action.uuid, action.lines.watch)
         self._nursery.start_soon(self._follow, run, action)
         if run.machine.phase is not DrainPhase.RUNNING:
             self.call_off(action.uuid, run.record.reason)
@@ -317,3 +334,9 @@ class FleetDrains:
             live = self._fleet.live(bound.uuid)
             names[bound.uuid] = "" if live is None else live.domain or live.name
         return names
+
+
+def _forced_at(run: DrainRun) -> int:
+    """When a planned action is forced, in seconds since the epoch; 0 if it is not."""
+    forced_at = run.record.rules.forced_at
+    return 0 if forced_at == math.inf else round(forced_at)

@@ -186,7 +186,7 @@ class HostDrains:
         if turn.overrides is not None:
             why = "by --on-reject" if record.rules.planned is None else "at its planned time"
             self.plans.overridden(action, why, turn.overrides)
-        self.plans.attempted(record, action)
+        self.plans.attempts.began(record.id, action.uuid, action.progress)
 
     def _check(self, record: DrainRecord, uuid: str) -> None:
         """Raises Blocked, Skipped or Gone if the action must not begin on an instance now."""

@@ -7,8 +7,7 @@ is asked for again after each reject: its time has begun.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -19,12 +18,11 @@ from hbtrio.fsm.drain_records import DrainRecord
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.drain_run import DrainRun
-from hbtrio.nursery.drains import DrainPlan, DrainRefused, Drains, PlanSpans
+from hbtrio.nursery.drains import Attempts, DrainPlan, DrainRefused, Drains, PlanSpans
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.drained_host import DrainedHost
 from hbtrio.nursery.host.refusals import UnknownInstance, recorded
 from hbtrio.store.host_records import ActionRecord
-from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE
 
 #: The latest time that guests can be told, in seconds since the epoch.
@@ -32,9 +30,6 @@ LATEST_S: Final = 2**32 - 1
 
 #: How a planned action ends without its action.
 _UNDONE: Final = frozenset({DrainState.SKIPPED, DrainState.CANCELLED})
-
-#: How it ends, in the words of an action.
-_OUTCOMES: Final = {DrainState.DONE: "done", DrainState.FAILED: "failed"}
 
 
 class _Times(Protocol):
@@ -66,8 +61,8 @@ class HostPlans:
         self._runs = runs
         self._start = start
         self._times = times
-        #: The last action of each plan that is kept, by the plan's id.
-        self._attempts: dict[str, ActionRun] = {}
+        #: Shows what becomes of a plan.
+        self.attempts = Attempts(runs)
         #: When the agent forces actions in progress that it has planned, by the action's id.
         self._of_agent: dict[str, int] = {}
 
@@ -171,14 +166,6 @@ class HostPlans:
         words = f"overridden {why}: {reject}" if reject else f"overridden {why}"
         channel.reports.publish_override(event, words, action.who)
 
-    def attempted(self, record: DrainRecord, action: ActionRun) -> None:
-        """Takes that the action of a drain has begun; that of a plan is shown to its watchers."""
-        run = self._runs.get(record.id)
-        if run is not None and record.rules.planned is not None and not run.is_over:
-            known = {id_: one for id_, one in self._attempts.items() if self._runs.get(id_)}
-            self._attempts = known | {record.id: action}
-            run.show_again(action.uuid)
-
     def ended(self, record: DrainRecord) -> None:
         """Records how a planned action ends undone."""
         run = self._runs.get(record.id)
@@ -186,38 +173,3 @@ class HostPlans:
             if item.state in _UNDONE:
                 words = f"planned, {item.state.value}: {item.reason or record.reason}"
                 self._host.remembering.action_planned(uuid, record.action, words, record.actor)
-
-    # -- how one is followed ------------------------------------------------------------------
-
-    async def progress(self, run: DrainRun) -> AsyncGenerator[ProgressLine | None]:
-        """Yields the lines of each attempt, what is waited for in between, and the outcome."""
-        shown: ActionRun | None = None
-        waits_until = -math.inf
-        event = ACTION_TABLE[run.record.action].before
-        async with aclosing(run.watch()) as changes:
-            async for change in changes:
-                if change is None:
-                    yield None
-                    continue
-                attempt = self._attempts.get(run.record.id)
-                if attempt is not None and attempt is not shown:
-                    shown = attempt
-                    async with aclosing(attempt.progress()) as lines:
-                        async for line in lines:
-                            if line is None or line.step != "end":
-                                yield line
-                (item,) = run.machine.items.values()
-                again_s = run.again_s(item.uuid)
-                if again_s is not None and item.ask_at != waits_until:
-                    waits_until = item.ask_at
-                    why = f"it was {item.state.value}: {item.reason}"
-                    yield ProgressLine(
-                        step="vote", event=event or "", waiting=why, seconds=round(again_s, 3)
-                    )
-        (item,) = run.machine.items.values()
-        # The outcome says it already.
-        reason = (item.reason or run.record.reason).removeprefix("rejected: ")
-        if item.state is DrainState.DONE and shown is not None:
-            reason = shown.reason  # such as that it was not back in time
-        outcome = _OUTCOMES.get(item.state, "rejected")
-        yield ProgressLine(step="end", outcome=outcome, reason=reason)

@@ -77,8 +77,8 @@ class ActRequest:
     retry_for_s: Annotated[
         float,
         Meta(
-            description="For how long a host asks again after each reject, every 30 s; 0: not at "
-            "all. Not with force, take_over or ignore_group, and not at an agent.",
+            description="For how long it is asked for again after rejects, every 30 s; 0: not at "
+            "all. Not with force, take_over or ignore_group, nor with a command at an agent.",
             extra_json_schema={"minimum": 0, "maximum": 604_800},
         ),
     ] = 0.0
