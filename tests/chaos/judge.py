@@ -42,7 +42,6 @@ COMMON: Final = (
 #: What never comes up in a run of real processes, and why.
 NEVER: Final = {
     Sighting.POWER_CUT_IN_VOTE: "real processes have no machine of their own that could lose power",
-    Sighting.TAKEN_FROM_VIM: "operators ask the host without an agent, which has no VIM",
 }
 
 

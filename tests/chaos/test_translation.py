@@ -102,7 +102,7 @@ def test_reports(desk: Desk, says: list[str], heartbeats: bool) -> None:
 
 
 def row(
-    at_s: float, kind: str, result: VoteResult | None, reason: str = "", who: str = ""
+    at_s: float, kind: str, result: VoteResult | None, reason: str = "", who: str = "vim"
 ) -> tuple[float, str, VoteResult | None, str, str]:
     return at_s, kind, result, reason, who
 
@@ -182,3 +182,16 @@ def test_nobody_waits_for_what_a_drain_asks(desk: Desk, tmp_path: Path, who: str
         row(6.0, "vote", VoteResult.ACCEPT, who="root"),
     )
     assert decided(seen) == [(second, "accept")]
+
+
+def test_what_a_host_asks_for_an_action_of_its_agent_is_no_request(
+    desk: Desk, tmp_path: Path
+) -> None:
+    request = desk.ask(1.0)
+    seen = read_history(
+        desk,
+        tmp_path,
+        row(3.0, "vote", VoteResult.REJECT, who=""),
+        row(4.0, "vote", VoteResult.ACCEPT),
+    )
+    assert decided(seen) == [(request, "accept")]

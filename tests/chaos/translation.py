@@ -82,6 +82,8 @@ class Sayings:
             rows = db.execute(_ROUNDS).fetchall()
         clock = self._records.clock
         for decided_at, kept_at, kind, uuid, event, result, command_id, who in rows:
+            if not who:
+                continue  # of an action that an agent has had performed: it asked for no vote
             at_s = clock.at(decided_at)
             request = self._request(command_id, uuid, event, kind, at_s)
             if request and not who.startswith(UNWAITED):

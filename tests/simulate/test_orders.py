@@ -18,6 +18,7 @@ from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.observations import (
     ActionBegan,
     ActionEnded,
+    CarriedOut,
     Decided,
     Notified,
     Observation,
@@ -352,3 +353,35 @@ def test_a_refusal_of_what_came_too_late_is_seen_at_the_agent(
     line = json.dumps({"command_id": "c1", **reply}, separators=(",", ":"))
     watch.link_to_agent("compute-0")(line.encode() + b"\n")
     assert seen == ([Refused(7, "compute-0", "c1")] if refused else [])
+
+
+OPENED = json.dumps({"event_type": "stop", "notification_type": "revocable"}).encode() + b"\n"
+
+
+def sent(command: dict[str, Any]) -> bytes:
+    members = {"command_id": "c1", "uuid": "u0", "begin_by_s": 5.0, "boot_id": "b1", **command}
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
+
+
+def carried_out(*messages: bytes, refused: bool = False) -> list[str]:
+    """The commands that a host carries out that gets these, and then asks its instance."""
+    seen: list[Observation] = []
+    watch = BeginWatch(lambda: 7.0, seen.append, lambda *_: 0.0)
+    to_host = watch.link_to_host("compute-0")
+    for message in messages:
+        to_host(message)
+    if refused:
+        watch.link_to_agent("compute-0")(b'{"command_id":"c1","ok":false,"reason":"paused"}\n')
+    watch.channel_from_host("u0", "compute-0")(OPENED)
+    return [one.request for one in seen if isinstance(one, CarriedOut)]
+
+
+def test_what_a_host_asks_for_an_action_is_none_of_the_votes_before() -> None:
+    vote, act = (
+        sent({"event": "stop", "vote": True}),
+        sent({"action": "reboot", "command_id": "c2"}),
+    )
+    assert carried_out(vote) == ["c1"]
+    assert carried_out(vote, refused=True) == []
+    assert carried_out(vote, act) == []
+    assert carried_out(act, vote) == ["c1"]

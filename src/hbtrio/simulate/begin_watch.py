@@ -23,6 +23,9 @@ WhenOf = Callable[[str, str, float], float]
 #: How the reason begins of a host that refuses a command which came too late.
 _EXPIRED: Final = "expired"
 
+#: A host, an instance, an event, and whether it is a vote.
+_Key = tuple[str, str, str, bool]
+
 
 @attrs.frozen
 class _Command:
@@ -46,12 +49,15 @@ class BeginWatch:
         self._observe = observe
         self._when = when
         #: The last command about each event of an instance that a host has, and has not begun.
-        self._commands: dict[tuple[str, str, str, bool], _Command] = {}
+        self._commands: dict[_Key, _Command] = {}
 
     def link_to_host(self, host: str) -> Feed:
         """Reads what arrives at the daemon of a host from the agent."""
 
         def commanded(message: dict[str, Any]) -> None:
+            if "action" in message:
+                # From now on the host asks for that; what it had been asked for is over.
+                self._forget(lambda key, _: key[:2] == (host, message["uuid"]))
             begin_by_s = message.get("begin_by_s")
             if "vote" in message and begin_by_s is not None:
                 key = host, message["uuid"], message["event"], bool(message["vote"])
@@ -64,10 +70,14 @@ class BeginWatch:
         """Reads what arrives at the agent from the daemon of a host."""
 
         def answered(message: dict[str, Any]) -> None:
-            if not message.get("ok", True) and message.get("reason", "").startswith(_EXPIRED):
-                self._observe(Refused(self._now(), host, message["command_id"]))
+            if message.get("ok", True):
+                return
+            refused = message["command_id"]
+            self._forget(lambda _, command: command.command_id == refused)
+            if message.get("reason", "").startswith(_EXPIRED):
+                self._observe(Refused(self._now(), host, refused))
 
-        return read_lines(f'"{_EXPIRED}'.encode(), answered)
+        return read_lines(b'"ok":false', answered)
 
     def channel_from_host(self, uuid: str, host: str) -> Feed:
         """Reads what the daemon of a host writes to an instance."""
@@ -79,3 +89,8 @@ class BeginWatch:
                 self._observe(CarriedOut(self._now(), host, command.command_id, command.begin_by_s))
 
         return read_lines(b'revocable"', begun)
+
+    def _forget(self, is_over: Callable[[_Key, _Command], bool]) -> None:
+        self._commands = {
+            key: command for key, command in self._commands.items() if not is_over(key, command)
+        }
