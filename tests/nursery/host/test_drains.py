@@ -134,6 +134,20 @@ async def test_forced_and_aborted(store: MemoryStore) -> None:
         assert run.record.reason == "vm-1 rejects: a backup runs"
 
 
+async def test_its_votes_and_notices_carry_its_name(store: MemoryStore) -> None:
+    async with drained_host(store, 1) as (world, _):
+        run = world.host.drains.start(plan(), "uid 0")
+        assert await over(run) == "drained"
+        recent = world.host.reports.recent
+        rounds = [one for one in recent if one.kind in ("vote", "notice")]
+        assert len(rounds) == 4  # for information, at its turn, the notice and its end
+        assert {one.who for one in rounds} == {run.record.actor}
+        await trio.sleep(1)
+        entries = [one.entry for one in await world.host.memory.history(100)]
+        kept = [one for one in entries if one.kind in ("vote", "notice")]
+        assert {one.who for one in kept} == {run.record.actor}
+
+
 async def test_a_dry_run_asks_and_does_nothing(store: MemoryStore) -> None:
     async with drained_host(store, 2) as (world, guests):
         guests[1].reply = rejects("primary")

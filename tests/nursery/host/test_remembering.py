@@ -86,7 +86,7 @@ async def test_the_history_says_who_asked(store: MemoryStore) -> None:
             ("stopped", "", "pause is in progress"),
             ("action", "operator uid 7", "unpause: asked, without its vote"),
             ("heartbeating", "", "back after unpause was sent"),
-            ("notice", "", ""),
+            ("notice", "operator uid 7", ""),
             ("action", "operator uid 7", "unpause: done"),
         ]
 

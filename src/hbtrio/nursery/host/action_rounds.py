@@ -110,8 +110,9 @@ class ActionRounds:
         # What is over is not planned any more.
         is_ahead = EVENT_TABLE[event].effect is not ExpectedEffect.RETURNS
         planned_at = self._tools.drains.planned_at(self._record) if is_ahead else 0
+        who = self._record.who
         opened = channel.open_round(
-            event, notification, begins_action=is_vote, planned_at=planned_at
+            event, notification, who=who, begins_action=is_vote, planned_at=planned_at
         )
         self._begin_by = None
         return opened
