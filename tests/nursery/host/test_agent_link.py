@@ -85,9 +85,9 @@ async def test_a_session_begins_with_hello_and_a_snapshot() -> None:
     agent.welcome = None
     async with linked(agent) as on:
         first, second = await on.world.all_heartbeating(2)
-        hello = Hello(
-            1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0, 1.0, "any", True, True, True
-        )
+        knows = (True, True, True, True)
+        version = hbtrio.__version__
+        hello = Hello(1, "compute-0", "h-1", "boot-1", version, 0, 1.0, "any", *knows)
         assert agent.received == [hello]  # and nothing more before it is welcome
         assert not on.link.connected
         await agent.send(Welcome(1, "controller-0", 0))
