@@ -17,7 +17,7 @@ from trio._core import _run
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.simulate import trio_internals
-from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop, check_source, edited
+from hbtrio.simulate.trio_internals import Everywhere, Main, SteppedRun, Stop, check_source, edited
 
 
 def stepped(main: Main) -> SteppedRun:
@@ -28,6 +28,7 @@ def stepped(main: Main) -> SteppedRun:
         shuffle=lambda batch: None,
         on_wake=lambda: None,
         context=contextvars.Context(),
+        owner=Everywhere(),
     )
 
 
@@ -166,6 +167,7 @@ def test_two_runs_know_their_own_tasks_clocks_and_context() -> None:
                 shuffle=lambda batch: None,
                 on_wake=lambda: None,
                 context=context,
+                owner=Everywhere(),
             )
         )
     over: set[SteppedRun] = set()
@@ -201,6 +203,7 @@ def test_deadlines_tie_in_the_order_of_their_registration() -> None:
         shuffle=lambda batch: None,
         on_wake=lambda: None,
         context=contextvars.Context(),
+        owner=Everywhere(),
     )
     stops_of(run, 1000)
     now = 5.0
@@ -224,6 +227,7 @@ def test_calls_from_outside_run_and_wake_the_run() -> None:
         shuffle=lambda batch: None,
         on_wake=lambda: woken.append(True),
         context=contextvars.Context(),
+        owner=Everywhere(),
     )
     stops_of(run)
     assert seen == ["from inside"]

@@ -77,7 +77,9 @@ class Process:
         self._frozen: dict[str, float | None] = {}
         self._after_thaw: list[Callable[[], object]] = []
         self._planned: Entry | None = None
+        #: Where it stands still, or what it does next: the first task step of a pass.
         self._before_task = False
+        self._pass_begins = False
         self._at_step: dict[int, Callable[[], object]] = {}
         self._at_effect: dict[int, Callable[[], object]] = {}
 
@@ -111,6 +113,7 @@ class Process:
             shuffle=self._shuffle,
             on_wake=self._poke,
             context=context,
+            owner=self,
         )
         self.trace.event(self.name, "started")
         self.machine.processes.append(self)
@@ -264,45 +267,54 @@ class Process:
 
     def _step(self) -> None:
         """Takes task steps until something else happens in between."""
-        timeline = self.timeline
-        while (at := self._stepped()) < math.inf:
-            # What it has woken itself by is planned already.
-            if self._frozen or self._planned is not None or not timeline.advance(at):
-                self._plan(at)
-                return
-
-    def _stepped(self) -> float:
-        """Takes the next task step, or begins a pass and takes its first one.
-
-        Returns:
-            When the next one is due; infinite if it has ended or waits for others only.
-        """
-        assert self._run is not None
-        self._planned = None
         run = self._run
-        if not self._before_task:
-            stop = run.step()
-            self._before_task = stop is Stop.BEFORE_TASK
-        if self._before_task:
-            if self._at_step and not self._may_step():
-                return math.inf
-            self.steps += 1
-            self.trace.step(self.name, run.task_name)
-            stop = run.step()
-            self._before_task = stop is Stop.BEFORE_TASK
-        if self._over:
-            return math.inf
-        if stop is Stop.ENDED:
+        assert run is not None
+        self._planned = None
+        if self._before_task and not self._takes(run.task_name):
+            return
+        stop = run.step()
+        self._before_task = stop is Stop.BEFORE_TASK
+        if stop is Stop.ENDED and not self._over:
             self.error = run.error
             self.left = tuple(self.held)
             self.trace.event(self.name, "ended", error=type(run.error).__name__)
             self._end()
-            return math.inf
-        if self._before_task:
-            return self.timeline.now + self._costs.task_step_s()
+
+    def pauses_before(self, task_name: str) -> bool:
+        """Plans a task step of the pass, the first one for now; see :class:`Owner`."""
+        if self._pass_begins:
+            self._pass_begins = False
+        elif self._over or not self._advances(self.timeline.now + self._costs.task_step_s()):
+            return True
+        return not self._takes(task_name)
+
+    def pauses_after_pass(self) -> bool:
+        """Plans the next pass: soon, at the next deadline, or not at all; see :class:`Owner`."""
+        if self._over:
+            return True
+        self._pass_begins = True
+        run = self._run
+        assert run is not None
         if run.runnable:
-            return self.timeline.now + self._costs.pass_s()
-        return self.machine.when(run.deadline)
+            return not self._advances(self.timeline.now + self._costs.pass_s())
+        at = self.machine.when(run.deadline)
+        return at == math.inf or not self._advances(at)
+
+    def _advances(self, time: float) -> bool:
+        """Goes on to the time of the next step at once, or plans it."""
+        # What it has woken itself by is planned already.
+        if self._frozen or self._planned is not None or not self.timeline.advance(time):
+            self._plan(time)
+            return False
+        return True
+
+    def _takes(self, task_name: str) -> bool:
+        """Takes a task step, unless that is where it is killed or frozen."""
+        if self._at_step and not self._may_step():
+            return False
+        self.steps += 1
+        self.trace.step(self.name, task_name)
+        return True
 
     def _may_step(self) -> bool:
         action = self._at_step.pop(self.steps + 1, None)

@@ -5,8 +5,8 @@ has a runner and a loop of its own, and its owner takes every step of it. So a p
 still between any two of its task steps while others run, and one that is killed is never stepped
 again: none of its ``finally`` blocks run.
 
-The loop is a copy of trio's that pauses before each task step and takes a batch's order from the
-owner. Nothing of trio itself is changed. Since the copy and the runner depend on private names, the
+The loop is a copy of trio's that pauses before task steps and passes where its owner says so, and
+takes a batch's order from the owner. Nothing of trio itself is changed. Since the copy and the runner depend on private names, the
 import fails unless the installed trio has exactly the source this was written for.
 """
 
@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, MutableSequence
 from heapq import heappush
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import attrs
 import trio
@@ -31,7 +31,7 @@ from trio._core._ki import KIManager
 
 from hbtrio.errors import ExitStatus, UserError
 
-__all__ = ["Main", "SteppedRun", "Stop"]
+__all__ = ["Everywhere", "Main", "Owner", "SteppedRun", "Stop"]
 
 #: The trio that the simulator was written for; the extra ``simulate`` installs it.
 TRIO: Final = "0.35.0"
@@ -42,10 +42,18 @@ SOURCE: Final = "16d96a2d29b4d36b94daccbce004256a"
 #: What is replaced in the loop's source.
 _EDITS: Final = (
     ("def unrolled_run(", "def stepped_run("),
-    # The owner decides when the next task step is taken.
+    # The owner decides when the next pass begins, and when the next task step is taken.
+    (
+        "            events = yield timeout\n",
+        "            events = None\n"
+        "            if runner.io_manager.pauses_after_pass():\n"
+        "                yield None\n",
+    ),
     (
         "                task = batch.pop()\n",
-        "                yield batch\n                task = batch.pop()\n",
+        "                if runner.io_manager.pauses_before(batch[-1].name):\n"
+        "                    yield batch[-1].name\n"
+        "                task = batch.pop()\n",
     ),
     # One task is in order.
     ("            if _ALLOW_DETERMINISTIC_SCHEDULING:\n", "            if len(batch) > 1:\n"),
@@ -60,6 +68,31 @@ Main = Callable[[], Awaitable[object]]
 
 #: Puts the tasks of a batch in order.
 Shuffle = Callable[[MutableSequence[Any]], None]
+
+
+class Owner(Protocol):
+    """Whoever steps a run says in it where it is to stand still; see :meth:`SteppedRun.step`.
+
+    Asked within the run, since to leave it and come back costs as much as a short task step.
+    """
+
+    def pauses_before(self, task_name: str) -> bool:
+        """Whether the run stands still before a task step, or takes it now."""
+
+    def pauses_after_pass(self) -> bool:
+        """Whether the run stands still where trio would wait for I/O, or begins the next pass."""
+
+
+class Everywhere:
+    """The owner of a run that stands still wherever it can."""
+
+    def pauses_before(self, task_name: str) -> bool:
+        """Always."""
+        return True
+
+    def pauses_after_pass(self) -> bool:
+        """Always."""
+        return True
 
 
 class Stop(enum.Enum):
@@ -158,8 +191,10 @@ class _Clock(trio.abc.Clock):
 class _NoDescriptors:
     """In place of epoll: a simulated process has no descriptors."""
 
-    def __init__(self, shuffle: Shuffle) -> None:
+    def __init__(self, shuffle: Shuffle, owner: Owner) -> None:
         self.shuffle = shuffle
+        self.pauses_before = owner.pauses_before
+        self.pauses_after_pass = owner.pauses_after_pass
 
     def process_events(self, events: object) -> None:
         pass
@@ -222,6 +257,7 @@ class SteppedRun:
         shuffle: puts the tasks of each batch in order; they come sorted by their age.
         on_wake: called when ``TrioToken.run_sync_soon`` has made a task runnable.
         context: the context variables of all tasks.
+        owner: says where it stands still.
 
     Raises:
         RuntimeError: a task of trio is running; a run starts from outside of all runs.
@@ -235,6 +271,7 @@ class SteppedRun:
         shuffle: Shuffle,
         on_wake: Callable[[], None],
         context: contextvars.Context,
+        owner: Owner,
     ) -> None:
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("a stepped run starts from outside of all runs of trio")
@@ -243,7 +280,7 @@ class SteppedRun:
         self.error: BaseException | None = None
         self._clock = _Clock(now)
         wake_up = _WakeUp(on_wake)
-        manager: Any = _NoDescriptors(shuffle)
+        manager: Any = _NoDescriptors(shuffle, owner)
         socket_pair: Any = wake_up
         # The loop asks four times a step; trio's own class takes long to say that there are none.
         no_instruments: Any = {}
@@ -294,7 +331,7 @@ class SteppedRun:
                 context.runner = outer
 
     def step(self) -> Stop:
-        """Goes on to the next task step or the end of the pass.
+        """Goes on to where the owner has it stand still, or to its end.
 
         Raises:
             TrioInternalError: a bug of the simulator, or a crashed system task.
@@ -304,7 +341,7 @@ class SteppedRun:
         sys.set_asyncgen_hooks(*self._hooks)
         context.runner = self._runner
         try:
-            batch = self._loop.send(None)
+            task_name = self._loop.send(None)
         except StopIteration:
             ctypes.pythonapi.Py_DecRef(ctypes.py_object(self._loop))
             self.error = getattr(self._runner.main_task_outcome, "error", None)
@@ -312,7 +349,7 @@ class SteppedRun:
         finally:
             context.__dict__.clear()
             sys.set_asyncgen_hooks(*outer)
-        if type(batch) is list:
-            self.task_name = batch[-1].name
-            return Stop.BEFORE_TASK
-        return Stop.AFTER_PASS
+        if task_name is None:
+            return Stop.AFTER_PASS
+        self.task_name = task_name
+        return Stop.BEFORE_TASK
