@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import random
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 #: What a step of a process costs at least, and by how much more, in seconds. If nothing took time,
@@ -86,16 +86,19 @@ class Timeline:
         """
         if math.isnan(time):
             raise ValueError("not a time: nan")
-        if len(self._entries) >= self._most:
+        if time < self.now:  # max() takes as long as the rest
+            time = self.now
+        entries = self._entries
+        if len(entries) >= self._most:
             self._remove_cancelled()
-        entry = Entry(max(time, self.now), action)
-        heapq.heappush(self._entries, (entry.time, self._rank(), next(self._numbers), entry))
+        entry = Entry(time, action)
+        heappush(entries, (time, self._rank(), next(self._numbers), entry))
         return entry
 
     def _remove_cancelled(self) -> None:
         # In place, because run() holds the list.
         self._entries[:] = [each for each in self._entries if each[3].action is not None]
-        heapq.heapify(self._entries)
+        heapify(self._entries)
         self._most = max(_MANY, 2 * len(self._entries))
 
     def after(self, delay_s: float, action: Callable[[], object]) -> Entry:
@@ -138,7 +141,7 @@ class Timeline:
         self._until = until
         entries = self._entries
         while entries and entries[0][0] <= until and not self._stopped:
-            entry = heapq.heappop(entries)[3]
+            entry = heappop(entries)[3]
             action = entry.action
             if action is not None:
                 entry.action = None

@@ -6,8 +6,9 @@ still between any two of its task steps while others run, and one that is killed
 again: none of its ``finally`` blocks run.
 
 The loop is a copy of trio's that pauses before task steps and passes where its owner says so, and
-takes a batch's order from the owner. Nothing of trio itself is changed. Since the copy and the runner depend on private names, the
-import fails unless the installed trio has exactly the source this was written for.
+takes a batch's order from the owner. Nothing of trio itself is changed. Since the copy and the
+runner depend on private names, the import fails unless the installed trio has exactly the source
+this was written for.
 """
 
 from __future__ import annotations
