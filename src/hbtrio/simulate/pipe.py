@@ -122,11 +122,12 @@ class Pipe:
 
     def read(self, limit: int) -> bytes:
         """Returns unread bytes, at most ``limit``, sometimes fewer than there are."""
-        count = min(limit, len(self.unread))
+        unread = self.unread
+        count = min(limit, len(unread))
         if count > 1 and self._stream.random() < self.quality.short:
             count = self._stream.randrange(1, count)
-        data = bytes(self.unread[:count])
-        del self.unread[:count]
+        data = bytes(unread[:count])
+        del unread[:count]
         if data:
             self.on_room()
         return data

@@ -71,6 +71,8 @@ class Process:
         self.effects = 0
         self._costs = Costs(timeline.random(f"costs of {name}"))
         self._shuffle = timeline.random(f"tasks of {name}").shuffle
+        #: Whether it was started and has neither ended nor been killed; read only.
+        self.alive = False
         self._run: SteppedRun | None = None
         self._over = False
         #: Why it is frozen, with the time until which, if it was told for how long.
@@ -84,11 +86,6 @@ class Process:
         self._at_effect: dict[int, Callable[[], object]] = {}
 
     # -- its life ----------------------------------------------------------------------------------
-
-    @property
-    def alive(self) -> bool:
-        """Whether it was started and has neither ended nor been killed."""
-        return self._run is not None and not self._over
 
     @property
     def frozen(self) -> bool:
@@ -115,6 +112,7 @@ class Process:
             context=context,
             owner=self,
         )
+        self.alive = True
         self.trace.event(self.name, "started")
         self.machine.processes.append(self)
         if self.machine.paused:
@@ -180,6 +178,7 @@ class Process:
 
     def _end(self) -> None:
         self._over = True
+        self.alive = False
         self._plan(None)
         self.machine.processes.remove(self)
         held, self.held = self.held, {}

@@ -101,7 +101,11 @@ def read_lines(marker: bytes, see: Callable[[dict[str, Any]], None]) -> Feed:
 
     def feed(data: bytes) -> None:
         nonlocal rest
-        *lines, rest = (rest + data).split(b"\n")
+        data = rest + data
+        if marker not in data:
+            rest = data[data.rfind(b"\n") + 1 :]
+            return
+        *lines, rest = data.split(b"\n")
         for line in lines:
             if marker in line:
                 try:

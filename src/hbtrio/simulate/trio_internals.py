@@ -43,9 +43,13 @@ SOURCE: Final = "16d96a2d29b4d36b94daccbce004256a"
 #: What is replaced in the loop's source.
 _EDITS: Final = (
     ("def unrolled_run(", "def stepped_run("),
-    # The owner decides when the next pass begins, and when the next task step is taken.
+    # It is not waited: what it would be limited to does not matter.
+    ("            timeout = min(max(0, timeout), _MAX_TIMEOUT)\n", ""),
+    # The owner decides when the next pass begins, and when the next task step is taken. There are
+    # no events: a simulated process has no descriptors.
     (
-        "            events = yield timeout\n",
+        "            events = yield timeout\n"
+        "            runner.io_manager.process_events(events)\n",
         "            events = None\n"
         "            if runner.io_manager.pauses_after_pass():\n"
         "                yield None\n",
@@ -176,13 +180,14 @@ class _Clock(trio.abc.Clock):
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.deadline = math.inf
-        self._now = now
+        # In place of the method, which would only call it.
+        self.current_time = now  # type: ignore[method-assign]
 
     def start_clock(self) -> None:
         pass
 
     def current_time(self) -> float:
-        return self._now()
+        raise NotImplementedError
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         self.deadline = deadline
@@ -196,9 +201,6 @@ class _NoDescriptors:
         self.shuffle = shuffle
         self.pauses_before = owner.pauses_before
         self.pauses_after_pass = owner.pauses_after_pass
-
-    def process_events(self, events: object) -> None:
-        pass
 
     def close(self) -> None:
         pass
@@ -296,11 +298,11 @@ class SteppedRun:
             entry_queue=_entry_queue.EntryQueue(wakeup=socket_pair),
         )
         wake_up.reschedule = self.reschedule
-        outer = sys.get_asyncgen_hooks()
+        # Tuples: the garbage collector does not see through what the call returns.
+        self._outer_hooks = tuple(sys.get_asyncgen_hooks())
         self._runner.asyncgens.install_hooks(self._runner)
-        # A tuple: the garbage collector does not see through what the call returns.
         self._hooks = tuple(sys.get_asyncgen_hooks())
-        sys.set_asyncgen_hooks(*outer)
+        sys.set_asyncgen_hooks(*self._outer_hooks)
         self._loop = _LOOP(self._runner, main, (), host_uses_signal_set_wakeup_fd=True)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._loop))
 
@@ -338,7 +340,6 @@ class SteppedRun:
             TrioInternalError: a bug of the simulator, or a crashed system task.
         """
         context = _run.GLOBAL_RUN_CONTEXT
-        outer = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(*self._hooks)
         context.runner = self._runner
         try:
@@ -349,7 +350,7 @@ class SteppedRun:
             return Stop.ENDED
         finally:
             context.__dict__.clear()
-            sys.set_asyncgen_hooks(*outer)
+            sys.set_asyncgen_hooks(*self._outer_hooks)
         if task_name is None:
             return Stop.AFTER_PASS
         self.task_name = task_name
