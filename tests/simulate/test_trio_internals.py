@@ -17,7 +17,8 @@ from trio._core import _run
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.simulate import trio_internals
-from hbtrio.simulate.trio_internals import Everywhere, Main, SteppedRun, Stop, check_source, edited
+from hbtrio.simulate.run_owner import Everywhere
+from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop, check_source, edited
 
 
 def stepped(main: Main) -> SteppedRun:

@@ -6,13 +6,13 @@ import contextvars
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import sniffio
 import trio
 
+from hbtrio.simulate.held import Held
 from hbtrio.simulate.machine import Machine
-from hbtrio.simulate.observations import Resource
 from hbtrio.simulate.timeline import Costs, Entry, Timeline
 from hbtrio.simulate.trace import Trace
 from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop
@@ -21,17 +21,6 @@ T = TypeVar("T")
 
 #: The process that a task belongs to.
 CURRENT: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
-
-
-class Held(Protocol):
-    """What a process has of its kernel."""
-
-    @property
-    def resource(self) -> Resource | None:
-        """What that is; None if it was given to the process, and is not its own to give back."""
-
-    def released(self) -> None:
-        """Called when the process has died."""
 
 
 class Process:

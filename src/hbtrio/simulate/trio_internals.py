@@ -23,7 +23,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, MutableSequence
 from heapq import heappush
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -31,8 +31,9 @@ from trio._core import _asyncgens, _entry_queue, _run
 from trio._core._ki import KIManager
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.simulate.run_owner import Owner
 
-__all__ = ["Everywhere", "Main", "Owner", "SteppedRun", "Stop"]
+__all__ = ["Main", "SteppedRun", "Stop"]
 
 #: The trio that the simulator was written for; the extra ``simulate`` installs it.
 TRIO: Final = "0.35.0"
@@ -73,31 +74,6 @@ Main = Callable[[], Awaitable[object]]
 
 #: Puts the tasks of a batch in order.
 Shuffle = Callable[[MutableSequence[Any]], None]
-
-
-class Owner(Protocol):
-    """Whoever steps a run says in it where it is to stand still; see :meth:`SteppedRun.step`.
-
-    Asked within the run, since to leave it and come back costs as much as a short task step.
-    """
-
-    def pauses_before(self, task_name: str) -> bool:
-        """Whether the run stands still before a task step, or takes it now."""
-
-    def pauses_after_pass(self) -> bool:
-        """Whether the run stands still where trio would wait for I/O, or begins the next pass."""
-
-
-class Everywhere:
-    """The owner of a run that stands still wherever it can."""
-
-    def pauses_before(self, task_name: str) -> bool:
-        """Always."""
-        return True
-
-    def pauses_after_pass(self) -> bool:
-        """Always."""
-        return True
 
 
 class Stop(enum.Enum):
