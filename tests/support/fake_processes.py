@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 
 import attrs
 import trio
@@ -34,6 +35,14 @@ class FakeRun:
 HANGS = FakeRun(delay_s=math.inf)
 
 
+class End(Enum):
+    """What became of a command."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CUT_OFF = "cut off"
+
+
 @attrs.frozen
 class Moment:
     """Something that happened to a command, and when."""
@@ -58,6 +67,9 @@ class FakeProcesses:
         self.started: list[Moment] = []
         self.ended: list[Moment] = []
         self.cancelled: list[Moment] = []
+        #: Called with each command as it starts, and with what became of it as it ends.
+        self.on_start: Callable[[Sequence[str]], None] = _ignore
+        self.on_end: Callable[[Sequence[str], End], None] = _ignore
 
     async def run(
         self,
@@ -75,6 +87,7 @@ class FakeProcesses:
         if run.fault is not None:
             raise ProcessNotStarted(argv[0], run.fault)
         self.started.append(self._now(argv))
+        self.on_start(argv)
         try:
             began = trio.current_time()
             for at, data in run.aside:
@@ -86,8 +99,10 @@ class FakeProcesses:
             self.cancelled.append(self._now(argv))
             with trio.CancelScope(shield=True):
                 await trio.sleep(run.dies_in_s)
+            self.on_end(argv, End.CUT_OFF)
             raise
         self.ended.append(self._now(argv))
+        self.on_end(argv, End.FAILED if run.signal or run.exit_code else End.DONE)
         if on_output is not None:
             on_output(run.stdout)
         return ProcessResult(
@@ -100,3 +115,7 @@ class FakeProcesses:
 
     def _now(self, argv: Sequence[str]) -> Moment:
         return Moment(trio.current_time(), tuple(argv))
+
+
+def _ignore(*_: object) -> None:
+    """Nobody wants to know."""

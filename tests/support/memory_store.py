@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -18,6 +20,8 @@ from hbtrio.store.host_schema import HOST_SCHEMA
 from hbtrio.store.host_store import Changes, HostStore
 from support.inline_store import InlineWorker, wall_clock
 
+T = TypeVar("T")
+
 PATH = "/var/host.db"
 
 
@@ -27,6 +31,25 @@ class _CountedStore(HostStore):
     async def keep(self, changes: Changes) -> None:
         self.writes += 1
         await super().keep(changes)
+
+
+class _Run:
+    """The store's worker as one run of the host has it: once that was killed, nothing is done."""
+
+    def __init__(self, worker: InlineWorker) -> None:
+        self.is_killed = False
+        self._worker = worker
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self.is_killed:
+            await trio.sleep_forever()
+        return await self._worker.run(work)
+
+    async def sync(self) -> None:
+        await self._worker.sync()
+
+    async def files_fault(self) -> str:
+        return await self._worker.files_fault()
 
 
 class MemoryStore:
@@ -46,26 +69,30 @@ class MemoryStore:
         self.sockets: dict[str, str] = {}
         #: How often it can't be opened yet.
         self.refusals = 0
-        self._store = _CountedStore(self.worker, wall_clock)
+        self._runs: list[_Run] = []
+        self._stores: list[_CountedStore] = []
+        self._own = HostStore(self.worker, wall_clock)
 
     @property
     def writes(self) -> int:
         """How often changes were written."""
-        return self._store.writes
+        return sum(store.writes for store in self._stores)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[HostStore]:
-        """Opens it."""
+    async def open(self, run: _Run | None = None) -> AsyncIterator[HostStore]:
+        """Opens it, for one run of the host or for the test itself."""
         if self.refusals:
             self.refusals -= 1
             raise UserError(f"{PATH}: is damaged")
-        yield self._store
+        self._stores.append(_CountedStore(run or self.worker, wall_clock))
+        yield self._stores[-1]
 
     def memory(self) -> HostMemory:
         """Makes the memory of another run of the host."""
+        self._runs.append(_Run(self.worker))
         return HostMemory(
             MemorySettings(
-                open_store=self.open,
+                open_store=partial(self.open, self._runs[-1]),
                 moment=self._moment,
                 path=PATH,
                 history_days=1.0,
@@ -73,13 +100,18 @@ class MemoryStore:
             )
         )
 
+    def kill_runs(self) -> None:
+        """All runs so far end as SIGKILL ends them: what they have not written is lost."""
+        for run in self._runs:
+            run.is_killed = True
+
     async def recall(self) -> Recollection:
         """What the next run of the host would be given."""
-        return await self._store.recall()
+        return await self._own.recall()
 
     async def forget(self, uuid: str) -> None:
         """Forgets an instance, as a run does for which it is gone."""
-        await self._store.keep(Changes(forgotten=(uuid,)))
+        await self._own.keep(Changes(forgotten=(uuid,)))
 
     def _moment(self) -> Moment:
         return Moment(self.boot_id, trio.current_time(), wall_clock().timestamp() - self.set_back_s)
