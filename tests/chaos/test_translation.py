@@ -108,7 +108,10 @@ def row(
 
 
 def read_history(
-    desk: Desk, directory: Path, *rows: tuple[float, str, VoteResult | None, str, str]
+    desk: Desk,
+    directory: Path,
+    *rows: tuple[float, str, VoteResult | None, str, str],
+    decides: str = AGENT,
 ) -> list[Observation]:
     """Has a history with these rows, each written a quarter of a second later."""
     with closing(sqlite3.connect(directory / "agent.db", isolation_level=None)) as db:
@@ -118,7 +121,7 @@ def read_history(
             event = Event.STOP if kind in ("vote", "notice") else None
             entry = HistoryEntry(time, kind, UUID, "compute-0", reason, event, result, who)
             history.record(db, entry, desk.began + at_s + 0.25)
-    desk.sayings.history(directory / "agent.db", decides=AGENT)
+    desk.sayings.history(directory / "agent.db", decides=decides)
     return desk.seen()
 
 
@@ -195,3 +198,11 @@ def test_what_a_host_asks_for_an_action_of_its_agent_is_no_request(
         row(4.0, "vote", VoteResult.ACCEPT),
     )
     assert decided(seen) == [(request, "accept")]
+
+
+def test_what_a_host_without_an_agent_asks_for_an_action_is_its_operators_request(
+    desk: Desk, tmp_path: Path
+) -> None:
+    request = desk.ask(1.0)
+    one = row(3.0, "vote", VoteResult.REJECT, who="")
+    assert decided(read_history(desk, tmp_path, one, decides="compute-0")) == [(request, "reject")]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from chaos.records import Records
 from hbtrio.simulate.histories import DRAIN
-from hbtrio.simulate.observations import Decided, Recorded, Reported
+from hbtrio.simulate.observations import AGENT, Decided, Recorded, Reported
 from hbtrio.simulate.truth import SILENT_KINDS
 
 #: Finds the request of an instance's vote (True) or notice on an event at a time; "" if there was
@@ -82,8 +82,8 @@ class Sayings:
             rows = db.execute(_ROUNDS).fetchall()
         clock = self._records.clock
         for decided_at, kept_at, kind, uuid, event, result, command_id, who in rows:
-            if not who:
-                continue  # of an action that an agent has had performed: it asked for no vote
+            if not who and decides == AGENT:
+                continue  # of an action that it has had performed: it asked for no vote
             at_s = clock.at(decided_at)
             request = self._request(command_id, uuid, event, kind, at_s)
             if request and not who.startswith(UNWAITED):
