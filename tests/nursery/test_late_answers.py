@@ -270,6 +270,30 @@ def test_a_restarted_guest_s_first_beat_in_its_channel(stall_s: float) -> None:
     assert in_every_order(scenario) == [["stopped", "heartbeating"]] * ORDERS
 
 
+@STALLS
+def test_a_guest_s_answer_in_its_channel_after_a_restart_that_failed(stall_s: float) -> None:
+    async def scenario(clock: MockClock) -> list[str]:
+        async with host_world() as world:
+            guest = await world.heartbeating()
+            await world.at(4.5)
+            guest.answers_after_s = None
+            outages = world.channel(guest).outages
+            outages.restarts("reboot")
+            await world.at(10)
+            outages.call_off("reboot", "it failed")
+            await world.settle()
+            window = world.channel(guest).restart.window
+            assert window is not None
+            await world.at(window.deadline - BEFORE_S)
+            guest.peer.send_bytes(FLOOD, cut=4096)
+            guest.answer_challenge()
+            clock.jump(stall_s)
+            await world.settle()
+            return [str(told[1]) for told in world.reports(guest, since=4.5)]
+
+    assert in_every_order(scenario) == [["stopped", "heartbeating"]] * ORDERS
+
+
 # -- the agent ----------------------------------------------------------------------------------
 
 

@@ -41,10 +41,10 @@ class LatencyMeter:
             case Began(condition=Condition.VM_HUNG, who=instance, at_s=at_s):
                 if self._truth.heartbeats(instance):
                     self._hung_s[instance] = at_s
-            case Reported(kind="loss", instance=instance, host=host, at_s=at_s):
+            case Reported(kind="loss", instance=instance, at_s=at_s):
                 hung_s = self._hung_s.pop(instance, None)
                 if hung_s is not None:
-                    due_s = loss_due_s(self._truth, self._bounds, host, hung_s)
+                    due_s = loss_due_s(self._truth, self._bounds, instance, hung_s)
                     self.detections.append(Latency(at_s - hung_s, due_s - hung_s))
             case Asked(request=request):
                 self._asked[request] = observation

@@ -64,11 +64,11 @@ class Truth:
         self._spans: defaultdict[tuple[Condition, str], list[_Span]] = defaultdict(list)
         #: Pairs of instance and host of which the host has last said that it heartbeats.
         self._heartbeating: set[tuple[str, str]] = set()
+        #: When each instance was last reported to heartbeat again.
+        self.heard_s: dict[str, float] = {}
         self._actions: dict[str, Action] = {}
         #: When the last action on each instance, or its command, has ended.
         self.acted_s: dict[str, float] = {}
-        #: Those whose last action's command failed, until they heartbeat.
-        self.called_off: set[str] = set()
         #: Until when the last hold on each instance was to be.
         self.held_until_s: dict[str, float] = {}
 
@@ -92,7 +92,7 @@ class Truth:
                 self.started_s[observation.process] = observation.at_s
             case Reported(kind="heartbeating", instance=instance, host=host):
                 self._heartbeating.add((instance, host))
-                self.called_off.discard(instance)
+                self.heard_s[instance] = observation.at_s
             case Reported(instance=instance, host=host) if observation.kind in SILENT_KINDS:
                 self._heartbeating.discard((instance, host))
             case CommandBegan():
@@ -181,7 +181,5 @@ class Truth:
                     commands.remove(command)
                     if command.purpose is Purpose.ACTION:
                         self.acted_s[command.instance] = ended.at_s
-                        if ended.outcome != "done":
-                            self.called_off.add(command.instance)
                     return
         raise Contradiction(f"{ended}: it has not begun")

@@ -216,13 +216,16 @@ async def test_one_that_is_lost_and_whose_command_fails_should_be_answering(row:
         failed = "the command failed: exit status 3"
         assert acted.lines[-1] == end("failed", failed)
         channel = world.channel(guest)
-        assert channel.restart.window is None
+        assert channel.restart.window is not None
         assert channel.heartbeat.state is HeartbeatState.RETURNING
         assert channel.why == f"{row.before} did not happen: {failed}"
-        # Its loss was reported, once.
-        assert [told[1] for told in world.reports(since=3)] == ["loss"] + ["notice"] * bool(
-            row.after
-        )
+        told = ["loss"] + ["notice"] * bool(row.after)
+        assert [one[1] for one in world.reports(since=3)] == told
+        await world.at(240)
+        # What was not done about its loss, as the action was in progress, is decided anew.
+        assert [one[1] for one in world.reports(since=3)] == [*told, "restart-expired", "loss"]
+        why = f"no answer within 121 s after {row.before}, which did not happen"
+        assert world.reports()[-1][1:] == ("loss", "reboot", why)
 
 
 async def never_a_guest(world: HostWorld) -> ScriptedGuest:

@@ -15,6 +15,7 @@ from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.lab.virsh_output import CRASHED, lifecycle
 from hbtrio.nursery.host.libvirt_watch import Look
 from hbtrio.nursery.host.loss_looks import REAPED_S
+from hbtrio.wire.vocabulary import Event
 from support.fake_libvirt import FakeDomain
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -104,6 +105,37 @@ async def test_a_guest_that_hangs_in_its_thaw_is_lost(world: HostWorld) -> None:
     assert machine.told(*BAD) == []
     await world.sleep(20)
     assert [told[0] for told in machine.told(*BAD)] == ["loss"]
+
+
+async def paused_in_vain(world: HostWorld) -> Machine:
+    """The command of its pause has failed, and it hangs since just before that."""
+    machine = await running(world)
+    world.notice(machine.guest, Event.PAUSE)
+    await world.sleep(1)
+    machine.hang()
+    await world.sleep(4)
+    world.channel(machine.guest).outages.call_off("pause", "it failed")
+    return machine
+
+
+async def test_a_guest_that_hangs_in_a_pause_that_failed_is_lost(world: HostWorld) -> None:
+    machine = await paused_in_vain(world)
+    await world.sleep(120)
+    assert [told[0] for told in machine.told(*BAD)] == ["stopped"]
+    await world.sleep(2)
+    why = "no answer within 121 s after pause, which did not happen"
+    assert machine.told("loss") == [("loss", "reboot", why)]
+    assert machine.state == "lost"
+
+
+async def test_one_that_was_paused_by_what_failed_is_not_lost(world: HostWorld) -> None:
+    """The command has timed out, and its pause follows."""
+    machine = await paused_in_vain(world)
+    await world.sleep(20)
+    machine.domain.state, machine.domain.reason = 3, 1  # and no event tells of it
+    await world.sleep(300)
+    assert machine.told("loss") == []
+    assert machine.state == "paused"
 
 
 async def test_a_pause_that_no_event_told_of_is_seen_by_the_look(world: HostWorld) -> None:

@@ -73,7 +73,8 @@ def test_nothing_is_done_to_a_vm_on_hold(stream: list[Observation], outcome: str
         ([*LOST, reported(90, "paused")], FINE),  # nor is anything done then
         ([*LOST, Began(120, C.VM_GONE, "vm0")], "gone"),
         ([*LOST, action(120)], "announced"),
-        ([*LOST, *acted(120, "failed")], "called-off"),
+        ([*LOST, *acted(120, "failed"), command(289)], "announced"),
+        ([*LOST, *acted(120, "failed")], VIOLATED),
         ([*LOST, *acted(120, "done"), command(289)], "announced"),
         ([*LOST, *acted(120, "done")], VIOLATED),
         ([*LOST, *during(120, 220, C.DOWN, "compute-0"), command(379)], "host-away"),

@@ -103,7 +103,8 @@ def started_in(*condition: Observation) -> list[Observation]:
         (started_in(*during(17, 21, C.DOWN, "agent")), "not-told"),
         (started_in(*during(17, 21, C.DISK_BAD, "agent")), VIOLATED),
         ([*HUNG, action(22)], "announced"),
-        ([*HUNG, ACTS, CommandEnded(23, "c1", "failed")], "called-off"),
+        ([*HUNG, ACTS, CommandEnded(23, "c1", "failed"), loss(192)], "announced"),
+        ([*HUNG, ACTS, CommandEnded(23, "c1", "failed")], VIOLATED),
         ([*HUNG, ACTS, CommandEnded(23, "c1", "done"), loss(192)], "announced"),
         ([*HUNG, ACTS, CommandEnded(23, "c1", "done")], VIOLATED),
         ([*HUNG, action(24.6)], VIOLATED),
@@ -144,6 +145,17 @@ def test_a_restarted_host_has_its_time_to_wait_for_absent_guests() -> None:
     restart = [*during(21, 24, C.DOWN, HOST), ProcessStarted(24, HOST)]
     assert judged("hung-reported", *HUNG, *restart, loss(192.9)).outcome == FINE
     assert judged("hung-reported", *HUNG, *restart, loss(193.1)).outcome == VIOLATED
+
+
+def test_a_host_that_has_not_heard_it_since_its_start_has_that_time_too() -> None:
+    stopped = during(10, 16, C.GUEST_STOPPED)
+    restart = [*during(12, 14, C.DOWN, HOST), ProcessStarted(14, HOST)]
+    stream = sorted([*HUNG, *stopped, *restart], key=lambda one: one.at_s)
+    assert judged("hung-reported", *stream, loss(189.9)).outcome == FINE
+    assert judged("hung-reported", *stream, loss(190.1)).outcome == VIOLATED
+    heard = sorted([*stream, reported(14.1, "heartbeating")], key=lambda one: one.at_s)
+    assert judged("hung-reported", *heard, loss(24.4)).outcome == FINE
+    assert judged("hung-reported", *heard, loss(24.6)).outcome == VIOLATED
 
 
 def test_a_host_that_stays_down_is_excused_for_as_long() -> None:

@@ -7,6 +7,7 @@ commands of this host and the VIM's own reports.
 from __future__ import annotations
 
 from hbtrio.fsm.heartbeat.effects import Effect
+from hbtrio.fsm.heartbeat.losses import Losses
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, PresenceEvent
 from hbtrio.fsm.heartbeat.schedule import ChallengeSchedule
@@ -21,11 +22,13 @@ class AnnouncedEvents:
     Args:
         situation: is changed.
         schedule: follows the situation.
+        losses: knows whether libvirt is asked before a loss.
     """
 
-    def __init__(self, situation: Situation, schedule: ChallengeSchedule) -> None:
+    def __init__(self, situation: Situation, schedule: ChallengeSchedule, losses: Losses) -> None:
         self._situation = situation
         self._schedule = schedule
+        self._losses = losses
 
     # -- votes and notices ------------------------------------------------------------------
 
@@ -93,8 +96,21 @@ class AnnouncedEvents:
             return NOTHING
         return self._is_back(reason, now)
 
-    def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
-        """Handles an event that did not happen: the VM should answer."""
+    def called_off(
+        self, event: str, reason: str, now: float, *, is_pursued: bool = False
+    ) -> tuple[Effect, ...]:
+        """Handles an event that did not happen: the VM should answer, within RESTART.
+
+        Silent through all of it, a guest that was watched is lost if libvirt says that its VM runs.
+        Without libvirt only a restart is judged, as if it had happened: after a pause or a stop
+        that failed in part, silence may be what was asked for.
+
+        Args:
+            event: which.
+            reason: why it did not happen.
+            now: the time.
+            is_pursued: whether the instance is lost already, and what failed is tried again.
+        """
         situation = self._situation
         if event != situation.outage.event:
             return NOTHING  # another event is in progress by now
@@ -106,9 +122,18 @@ class AnnouncedEvents:
                 self._schedule.challenges.forget()  # so that a probe's answer counts for nothing
             self._schedule.plan(now)
             return NOTHING
+        confirmed = self._losses.are_confirmed
+        judged = confirmed or situation.state is HeartbeatState.RESTARTING
+        unwatched = situation.state is HeartbeatState.UNWATCHED or situation.outage.was_unwatched
         returned = situation.return_by(HeartbeatEvent.CALLED_OFF, reason)
         situation.illness.settle(now)
-        return self._schedule.returned(now) if returned else NOTHING
+        if not returned:
+            return NOTHING
+        effects = self._schedule.returned(now)
+        if is_pursued or unwatched or not judged:
+            return effects
+        situation.is_presumed = confirmed
+        return (*effects, *self._within_restart(now))
 
     # -- helpers ----------------------------------------------------------------------------
 
@@ -118,11 +143,15 @@ class AnnouncedEvents:
         if not situation.return_by(HeartbeatEvent.RETURNS, reason):
             situation.illness.settle(now)
             return NOTHING
-        effects = self._schedule.returned(now)
+        return (*self._schedule.returned(now), *self._within_restart(now))
+
+    def _within_restart(self, now: float) -> tuple[Effect, ...]:
+        """Expects answers within RESTART, if there is a guest."""
+        situation = self._situation
         if situation.presence not in GUEST_KNOWN:
-            return effects
+            return NOTHING
         window = situation.window.opened(now, situation.profile.restart_s)
-        return (*effects, situation.open_window(window, now))
+        return (situation.open_window(window, now),)
 
     def _suspends(self, event: HeartbeatEvent, outage: Outage, now: float) -> tuple[Effect, ...]:
         effects = self._situation.suspend(event, outage)

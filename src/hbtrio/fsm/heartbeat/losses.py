@@ -182,6 +182,8 @@ class Losses:
         restart_s = self._situation.profile.restart_s
         if self._situation.window.ends_a_boot_loop:
             return f"not back within {2 * restart_s} s: it was reset again and again"
+        if (outage := self._situation.outage).event and not outage.happened:
+            return f"no answer within {restart_s} s after {outage.event}, which did not happen"
         return f"not back within {restart_s} s"
 
     def expired(

@@ -62,7 +62,7 @@ class Heartbeat:
         #: Judges its silence.
         self.losses = Losses(self.situation, self._schedule)
         #: Takes what hbtrio and the VIM announce and bring about.
-        self.announced = AnnouncedEvents(self.situation, self._schedule)
+        self.announced = AnnouncedEvents(self.situation, self._schedule, self.losses)
         #: Takes what libvirt reports.
         self.domain = DomainReports(self.situation, self._schedule, self.losses)
         #: Takes what an earlier run of the host knew.

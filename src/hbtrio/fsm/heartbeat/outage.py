@@ -72,6 +72,7 @@ class Outage:
         reconnected: whether the silence after it was answered with a reconnect.
         announced: whether hbtrio or the VIM brings it about; else libvirt reported it.
         performed: whether a command of this host brings it about.
+        was_unwatched: whether its silence before it was an alarm only: the VM may have been frozen.
     """
 
     event: str
@@ -84,6 +85,7 @@ class Outage:
     reconnected: bool = False
     announced: bool = True
     performed: bool = False
+    was_unwatched: bool = False
 
     @classmethod
     def freeze(cls, event: Event, now: float) -> Outage:

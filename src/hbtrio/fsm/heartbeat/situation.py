@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import attrs
+
 from hbtrio.fsm.heartbeat.effects import Effect, Heartbeating, Lost, Note, OpenRestart, Stopped
 from hbtrio.fsm.heartbeat.illness import Illness
 from hbtrio.fsm.heartbeat.outage import NO_OUTAGE, Outage, Sign
@@ -86,7 +88,8 @@ class Situation:
         self.before = self.state
         #: Whether its QEMU has ended, or its kernel has panicked, since it is lost.
         self.has_failed = False
-        #: Whether its guest was not heard since this host, or its connection, was there.
+        #: Whether its guest was not heard since this host or its connection was there, or since an
+        #: event that did not happen: its silence is a loss only if its VM is known to run.
         self.is_presumed = False
         #: Whether only an earlier run of this host has heard it.
         self.is_remembered = False
@@ -328,9 +331,12 @@ class Situation:
 
     def suspend(self, event: HeartbeatEvent, outage: Outage) -> tuple[Effect, ...]:
         """Begins an outage."""
-        was = self.state
+        was, before = self.state, self.outage
         self.step(event)
-        self.outage = outage
+        # One that has answered since, or was lost, is watched again.
+        watched = was in HEARTBEATING or was is HeartbeatState.LOST
+        unwatched = was is HeartbeatState.UNWATCHED or (before.was_unwatched and not watched)
+        self.outage = attrs.evolve(outage, was_unwatched=unwatched)
         self.window = self.window.closed()
         self.reason = f"{outage.event} is in progress"
         self.learn(PresenceEvent.INIT_VOID)

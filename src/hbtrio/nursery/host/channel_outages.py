@@ -58,11 +58,20 @@ class ChannelOutages:
         """Notes that the command of ``what`` starts now: resets meanwhile are its own."""
         self._heartbeat.announced.performing(what)
 
-    def call_off(self, what: str, reason: str) -> None:
-        """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
+    def call_off(self, what: str, reason: str, *, is_pursued: bool = False) -> None:
+        """Expects answers again: ``what`` did not happen. Ignored while the socket is gone.
+
+        Args:
+            what: the event or corrective action.
+            reason: why it did not happen.
+            is_pursued: whether the instance is lost already, and what failed is tried again.
+        """
         # Without a socket the instance did go down, whatever the command reported; RESTART decides.
         if not self._gone and not self._dialling.absent:
-            self._expect(self._heartbeat.announced.called_off(what, reason, self._clock.now()))
+            now = self._clock.now()
+            self._expect(
+                self._heartbeat.announced.called_off(what, reason, now, is_pursued=is_pursued)
+            )
 
     def carried_out(self, what: str) -> None:
         """Notes that the command of ``what`` has succeeded: a return is final from now on."""

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from hbtrio.config.expansion import expand
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_tools import CorrectionTools
 from hbtrio.nursery.host.reports import ReportKind
@@ -61,6 +62,7 @@ class CorrectionCommand:
         self._state = ""
         self._argv: list[str] = []
         self._owns = False
+        self._is_of_a_loss = channel.heartbeat.state is HeartbeatState.LOST
         self._scope: trio.CancelScope | None = None
 
     def take(self, state: str, *, starts_gone: bool) -> None:
@@ -124,7 +126,11 @@ class CorrectionCommand:
         # A command that may have done something leaves RESTART open: the VM's return decides.
         nothing_happened = outcome in (Outcome.NOT_STARTED, Outcome.IN_VAIN)
         if nothing_happened or (fault and self._action is CorrectiveAction.STOP):
-            channel.outages.call_off(what, f"the command failed: {fault}")
+            channel.outages.call_off(
+                what,
+                f"the command failed: {fault}",
+                is_pursued=nothing_happened and self._is_of_a_loss,
+            )
         self._report(
             outcome, f"{self._action} failed: {fault}" if fault else f"{self._action} done"
         )

@@ -6,7 +6,7 @@ from functools import partial
 from typing import ClassVar, Final
 
 from hbtrio.simulate.invariant import Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, CALLED_OFF, HELD, HOST_AWAY, LOG
+from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HELD, HOST_AWAY, LOG
 from hbtrio.simulate.invariants.losses import FROZEN, acted_due_s
 from hbtrio.simulate.observations import (
     ActionBegan,
@@ -131,7 +131,7 @@ _GONE: Final = Excuse("gone", "its QEMU has ended")
 class Followed(Invariant):
     """Something after which an instance is acted upon, or its host says why it is not."""
 
-    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY, HELD, CALLED_OFF)
+    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY, HELD)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -177,7 +177,6 @@ class Followed(Invariant):
             self.judge(
                 f"{what} at {since_s:.3f} s, and nothing followed",
                 (ANNOUNCED, bool(truth.actions(instance))),
-                (CALLED_OFF, instance in truth.called_off),
             )
 
 

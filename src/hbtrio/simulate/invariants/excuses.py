@@ -13,9 +13,6 @@ AWAY: Final = (Condition.STOPPED, Condition.DOWN)
 ANNOUNCED: Final = Excuse(
     "announced", "an action on it is in progress, or its RESTART may not be over yet"
 )
-CALLED_OFF: Final = Excuse(
-    "called-off", "an action on it failed: how long it may be silent then is not known"
-)
 HELD: Final = Excuse("held", "it was on hold; from its end on the time counts")
 HOST_AWAY: Final = Excuse(
     "host-away", "its host's daemon is stopped or down; that time does not count"

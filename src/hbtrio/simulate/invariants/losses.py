@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from hbtrio.simulate.invariant import Bounds, Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, CALLED_OFF, HOST_AWAY, LOG
+from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
 from hbtrio.simulate.observations import (
     AGENT,
     DISTURBANCES,
@@ -77,7 +77,7 @@ class HungReported(Invariant):
     """A VM that hangs is reported within its bound, also across restarts of its host."""
 
     name = "hung-reported"
-    excuses = (_SILENT_BEFORE, _NOT_TOLD, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY, CALLED_OFF)
+    excuses = (_SILENT_BEFORE, _NOT_TOLD, ANNOUNCED, _FROZEN, _LIBVIRT, HOST_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -106,7 +106,7 @@ class HungReported(Invariant):
         if self._hung_s.get(instance) != hung_s:
             return
         truth, host = self.truth, self.truth.host_of[instance]
-        due_s = loss_due_s(truth, self.bounds, host, hung_s)
+        due_s = loss_due_s(truth, self.bounds, instance, hung_s)
         if truth.holds(host, *AWAY):
             self.excuse(HOST_AWAY)
             self._check_at(truth.now_s + self.bounds.loss_s, instance, hung_s)
@@ -120,7 +120,6 @@ class HungReported(Invariant):
                 f"{instance} hangs since {hung_s:.3f} s, its loss was due at {due_s:.3f} s",
                 (_NOT_TOLD, self._not_told(host, hung_s)),
                 (ANNOUNCED, bool(truth.actions(instance))),
-                (CALLED_OFF, instance in truth.called_off),
                 (_FROZEN, truth.held_since(hung_s, instance, *FROZEN)),
                 (_LIBVIRT, truth.held_since(hung_s, host, Condition.LIBVIRT_SILENT)),
             )
@@ -136,21 +135,24 @@ class HungReported(Invariant):
 
 def acted_due_s(truth: Truth, bounds: Bounds, instance: str) -> float:
     """Returns until when a host may wait for an instance after the last action, in seconds."""
-    if instance in truth.called_off or instance not in truth.acted_s:
-        return 0.0
-    return truth.acted_s[instance] + bounds.restarted_loss_s
+    acted_s = truth.acted_s.get(instance)
+    return 0.0 if acted_s is None else acted_s + bounds.restarted_loss_s
 
 
-def loss_due_s(truth: Truth, bounds: Bounds, host: str, hung_s: float) -> float:
+def loss_due_s(truth: Truth, bounds: Bounds, instance: str, hung_s: float) -> float:
     """Returns when the loss of a VM is due that hangs, as far as is known now, in seconds.
+
+    A host that has not heard it since its start waits for it as long as for any such guest: one
+    that was stopped when the host was started may hang before it has said anything.
 
     Args:
         truth: knows for how long the host's daemon did not run.
         bounds: of the fleet.
-        host: where the VM is.
+        instance: the VM.
         hung_s: since when it hangs.
     """
-    if truth.started_s.get(host, -math.inf) > hung_s:
+    host = truth.host_of[instance]
+    if truth.started_s.get(host, -math.inf) > min(hung_s, truth.heard_s[instance]):
         bound_s = bounds.restarted_loss_s
     elif truth.held_since(hung_s - CALM_S, host, Condition.STOPPED):
         bound_s = bounds.stalled_loss_s
