@@ -23,6 +23,7 @@ from hbtrio.wire.channel_messages import (
     ActionResponse,
     Message,
     MoreTime,
+    RejectWithdrawn,
     TimeGranted,
     VoterState,
 )
@@ -56,7 +57,7 @@ USABLE = [message for message in ALL if not is_lacking(message)]
 #: No host has refused anything, and what extends the protocol is in no deployed program.
 RECORDED = {cls.TYPE for cls in MESSAGE_CLASSES} - {
     "nack",
-    *(cls.TYPE for cls in (VoterState, MoreTime, TimeGranted)),
+    *(cls.TYPE for cls in (VoterState, MoreTime, TimeGranted, RejectWithdrawn)),
 }
 
 

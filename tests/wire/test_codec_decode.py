@@ -24,6 +24,7 @@ from hbtrio.wire.channel_messages import (
     Message,
     MoreTime,
     Nack,
+    RejectWithdrawn,
     TimeGranted,
     VoterState,
 )
@@ -57,6 +58,7 @@ LEGACY_KEYS: dict[str, str] = {
     "event_type notification_type answer answer_reason ago_s",
     "more_time": "invocation_id request seconds name",
     "time_granted": "invocation_id request seconds log_msg",
+    "reject_withdrawn": "event_type name",
 }
 SAMPLES: tuple[Message, ...] = (
     Init(11, "vm1", 1000, 9, 8, 7, 14, 301, CorrectiveAction.REBOOT),
@@ -85,6 +87,7 @@ SAMPLES: tuple[Message, ...] = (
     ),
     MoreTime(18, 1, 30, "web"),
     TimeGranted(18, 1, 20, "the limit is 20 s in all"),
+    RejectWithdrawn(Event.LIVE_MIGRATE_BEGIN, "web"),
 )
 HEADER = ("version", "revision", "msg_type", "sequence")
 ROADS = pytest.mark.parametrize("road", [b"", b" "], ids=["fast road", "careful road"])

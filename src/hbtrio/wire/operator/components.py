@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from hbtrio.wire.operator.detail import FleetInstanceDetail, LookLine
-from hbtrio.wire.operator.drain import DrainLine, DrainList, DrainRequest
+from hbtrio.wire.operator.drain import DrainLine, DrainList, DrainRequest, PlanRequest
 from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import AlarmsReply, ClockReply, FleetStatus, Forgotten, Refusal
 from hbtrio.wire.operator.hold import HoldReply
@@ -43,6 +43,7 @@ _ANSWERS: Final = (
 )
 _REQUESTS: Final = (
     DrainRequest,
+    PlanRequest,
     VoteRequest,
     NoticeRequest,
     ActRequest,
