@@ -274,6 +274,15 @@ def test_migrating_live_does_not_concern_it(node: Bench) -> None:
     assert node.calls == []
 
 
+@UNDER_BOTH
+def test_without_kubectl_the_cause_is_told(bench: Bench) -> None:
+    bench.settings(NODE="web-1")
+    for name in ("dash", "busybox", "dirname", "readlink", "uname", "cat"):
+        (bench.tools / name).symlink_to(shutil.which(name) or "")
+    answered = bench.run("kubernetes-node", "irrevocable", "stop", PATH=str(bench.tools))
+    assert answered.reason == "web-1 was not drained: there is no kubectl in PATH"
+
+
 def test_what_an_operator_has_cordoned_stays_so(node: Bench) -> None:
     set_fault(node, "cordoned")
     assert node.notify("kubernetes-node", "stop").accepted
