@@ -20,12 +20,13 @@ SOURCE: Final = TESTS.parent / "src" / "hbtrio"
 #: one of its own below the commands: a simulation runs the same.
 MOST_LEVELS: Final = 9
 
-#: Pairs of packages of which one imports the other. Two are those of ``testing``, which users
-#: import: to the messages and to the machine that it shares with the guest. ``daemons`` has one to
+#: Pairs of packages of which one imports the other. Three are those of ``testing``, which users
+#: import: to the messages, to the machine that it shares with the guest, and to what decides about
+#: more time, so that a test sees what guest and host would grant. ``daemons`` has one to
 #: each package that a daemon is composed of, and ``simulate`` one to each that it takes the place
 #: of the machine for; ``cli`` has one to its command, and one to ``app``: ``hbtrio inhibit`` is an
 #: application.
-MOST_ARROWS: Final = 98
+MOST_ARROWS: Final = 99
 
 #: Modules that guest, host and agent share. Three are of drains, which a host runs for its own
 #: instances, and an agent for those of several hosts; one of them is what both provide to them.

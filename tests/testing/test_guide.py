@@ -36,13 +36,14 @@ def run(directory: Path, *words: str) -> str:
 def test_the_examples_run(tmp_path: Path) -> None:
     files = files_of_the_guide()
     assert list(files) == [
-        "shop.py", "conftest.py", "test_shop.py", "test_shop_async.py", "without_pytest.py"
+        "shop.py", "conftest.py", "test_shop.py", "test_shop_async.py", "without_pytest.py",
+        "dump.py", "test_dump.py",
     ]  # fmt: skip
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     plugins = ("-p", "no:schemathesis", "-p", "no:cacheprovider", "-p", "no:xdist")
     passed = run(tmp_path, "-m", "pytest", "-q", *plugins)
-    assert "5 passed" in passed
+    assert "9 passed" in passed
     assert "Answer(kind='notice'" in run(tmp_path, "without_pytest.py")
 
 

@@ -18,6 +18,7 @@ class Answer:
             the window closed first; ``none`` if it left, or a newer vote or notice ended this one.
         reason: its reason, as an operator would read it.
         took_s: seconds from the question to the answer or the end.
+        extended_s: by how many seconds it got its window extended.
     """
 
     kind: str
@@ -25,6 +26,7 @@ class Answer:
     result: str
     reason: str
     took_s: float
+    extended_s: int = 0
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ import itertools
 import math
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -14,6 +15,7 @@ import attrs
 from hbtrio.fsm import application_effects as fsm
 from hbtrio.fsm.application import ApplicationSession
 from hbtrio.testing.answers import Answer, Health
+from hbtrio.testing.question import Question, in_seconds, known
 from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import (
     AppChallenge,
@@ -21,7 +23,7 @@ from hbtrio.wire.app_messages import (
     AppInit,
     AppMessage,
 )
-from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, window_of
+from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 #: How long waits take at most, unless the test says otherwise, in seconds. An application of the
 #: SDK tries to register again after at most 10 s.
@@ -30,19 +32,6 @@ WAIT_S: Final = 15.0
 #: How late the task of the challenges may be before silence is counted anew, in seconds: the test's
 #: machine was busy, and so was the application.
 _LATE_S: Final = 0.5
-
-
-class _Question:
-    """An open vote or notice."""
-
-    def __init__(self) -> None:
-        self.result = "none"
-        self.reason = ""
-        self.closed = anyio.Event()
-
-    def close(self, result: str, reason: str = "") -> None:
-        self.result, self.reason = result, reason
-        self.closed.set()
 
 
 class GuestApplication:
@@ -67,7 +56,9 @@ class GuestApplication:
         self._ahead_s = 0.0
         self._challenged = False
         self._ended = False
-        self._question: _Question | None = None
+        self._question: Question | None = None
+        #: What it has rejected, and would not reject any more, as it has said since.
+        self._ready: set[Event] = set()
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
         self._answers: list[Answer] = []
@@ -103,29 +94,65 @@ class GuestApplication:
     def window_s(self, event: Event | str, *, vote: bool) -> int:
         """Returns the window that it registered for a vote or notice, in seconds."""
         notification = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
-        return self._session.profile.window_s(window_of(_known(event), notification))
+        return self._session.profile.window_s(window_of(known(event), notification))
 
     # -- what a test does ---------------------------------------------------------------------
 
-    async def vote(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+    async def vote(
+        self,
+        event: Event | str,
+        *,
+        window_s: float | None = None,
+        planned_at: datetime | None = None,
+        max_extension_s: int = 0,
+    ) -> Answer:
         """Asks for its vote on an event and waits for the answer or the end of the window.
 
         Args:
             event: such as ``stop``.
             window_s: the window of the VM, in seconds, which cuts the application's own; None:
                 the application's own alone.
+            planned_at: when an operator has planned the event for, with its zone, in whole seconds:
+                what is less is cut off. None: it is not planned.
+            max_extension_s: how much more time the host grants in all, in seconds, as
+                ``[windows.max_extension_s]`` of its host.toml does; 0: none.
 
         Raises:
-            ValueError: there is no such event.
+            ValueError: there is no such event, or ``planned_at`` has no zone.
             RuntimeError: the application is not registered.
 
         Cancelled, it ends the vote.
         """
-        return await self._ask(_known(event), NotificationType.REVOCABLE, window_s)
+        event = known(event)
+        self._ready.discard(event)
+        kind = NotificationType.REVOCABLE
+        return await self._ask(event, kind, window_s, planned_at, max_extension_s)
 
-    async def notify(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+    async def notify(
+        self,
+        event: Event | str,
+        *,
+        window_s: float | None = None,
+        planned_at: datetime | None = None,
+        max_extension_s: int = 0,
+    ) -> Answer:
         """Sends the notice of an event and waits for the answer; see :meth:`vote`."""
-        return await self._ask(_known(event), NotificationType.IRREVOCABLE, window_s)
+        kind = NotificationType.IRREVOCABLE
+        return await self._ask(known(event), kind, window_s, planned_at, max_extension_s)
+
+    async def wait_ready(self, event: Event | str, *, timeout_s: float = WAIT_S) -> None:
+        """Waits until it has said, by ``ready_for``, that it would not reject an event any more.
+
+        It may have said so already. As at a host it counts once for each reject, until it is asked
+        for its vote on the event again.
+
+        Raises:
+            ValueError: there is no such event.
+            TimeoutError: it has not said so within ``timeout_s`` seconds, or has not rejected.
+        """
+        event = known(event)
+        fault = f"did not say that it is ready for {event}"
+        await self._wait(lambda: event in self._ready, timeout_s, fault)
 
     async def challenge(self, *, timeout_s: float = WAIT_S) -> Health:
         """Sends a challenge at once, also while they are withheld, and returns the health answered.
@@ -241,6 +268,10 @@ class GuestApplication:
                     self._close_question(str(result), reason)
                 case fsm.Withdrew():
                     self._close_question("none")
+                case fsm.AsksForTime(request) if self._question is not None:
+                    self._send(self._question.more_time(request))
+                case fsm.WithdrewReject(event):
+                    self._ready.add(event)
 
     def _send(self, message: AppMessage) -> None:
         try:
@@ -254,18 +285,23 @@ class GuestApplication:
             self._question = None
 
     async def _ask(
-        self, event: Event, notification: NotificationType, window_s: float | None
+        self,
+        event: Event,
+        notification: NotificationType,
+        window_s: float | None,
+        planned_at: datetime | None,
+        max_extension_s: int,
     ) -> Answer:
         self._must_be_registered()
-        own_s: float = self._session.profile.window_s(window_of(event, notification))
-        begun, question = anyio.current_time(), _Question()
-        self._apply(self._session.ask(event, notification))
+        profile = self._session.profile
+        own_s = profile.window_s(window_of(event, notification))
+        planned = in_seconds(planned_at)
+        begun = anyio.current_time()
+        question = Question(profile.name, own_s, window_s, max_extension_s)
+        self._apply(self._session.ask(event, notification, planned))
         self._question = question
         try:
-            with anyio.move_on_after(own_s if window_s is None else min(own_s, window_s)) as scope:
-                await question.closed.wait()
-            if scope.cancelled_caught:
-                question.result = "timeout"
+            await question.wait(self._take_unread)
         finally:
             if self._question is question:
                 self._question = None
@@ -276,6 +312,7 @@ class GuestApplication:
             question.result,
             question.reason,
             anyio.current_time() - begun,
+            question.extended_s,
         )
         self._answers.append(answer)
         return answer
@@ -300,14 +337,3 @@ class GuestApplication:
                 await self._changed.wait()
         if not is_so():
             raise TimeoutError(f"{self.name} {fault} within {timeout_s:g} s; it is {self.health}")
-
-
-def _known(event: Event | str) -> Event:
-    """Returns an event that applications are asked about.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    if event not in EVENT_TABLE:
-        raise ValueError(f"no event {event!r}; there are {', '.join(map(str, EVENT_TABLE))}")
-    return Event(event)

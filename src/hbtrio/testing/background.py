@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -51,13 +52,45 @@ class BackgroundApplication:
         """Returns the window that it registered for a vote or notice, in seconds."""
         return self._application.window_s(event, vote=vote)
 
-    def vote(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+    def vote(
+        self,
+        event: Event | str,
+        *,
+        window_s: float | None = None,
+        planned_at: datetime | None = None,
+        max_extension_s: int = 0,
+    ) -> Answer:
         """See :meth:`GuestApplication.vote`."""
-        return self._portal.call(lambda: self._application.vote(event, window_s=window_s))
+        return self._portal.call(
+            lambda: self._application.vote(
+                event,
+                window_s=window_s,
+                planned_at=planned_at,
+                max_extension_s=max_extension_s,
+            )
+        )
 
-    def notify(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+    def notify(
+        self,
+        event: Event | str,
+        *,
+        window_s: float | None = None,
+        planned_at: datetime | None = None,
+        max_extension_s: int = 0,
+    ) -> Answer:
         """See :meth:`GuestApplication.notify`."""
-        return self._portal.call(lambda: self._application.notify(event, window_s=window_s))
+        return self._portal.call(
+            lambda: self._application.notify(
+                event,
+                window_s=window_s,
+                planned_at=planned_at,
+                max_extension_s=max_extension_s,
+            )
+        )
+
+    def wait_ready(self, event: Event | str, *, timeout_s: float = WAIT_S) -> None:
+        """See :meth:`GuestApplication.wait_ready`."""
+        self._portal.call(lambda: self._application.wait_ready(event, timeout_s=timeout_s))
 
     def challenge(self, *, timeout_s: float = WAIT_S) -> Health:
         """See :meth:`GuestApplication.challenge`."""
