@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hbtrio.cli.ctl.board.model import Board
 from hbtrio.cli.ctl.board.view import picture
 from hbtrio.cli.ctl.feed import Away, Seen
 from hbtrio.cli.ctl.screen import width_of
+from hbtrio.wire.operator import InstanceDetail, VoterLine, VoterRequestLine
 from support.board_cases import board_of, fleet_status, happened, instance, uuid_at, voted
 from support.tenant_texts import TENANT_TEXTS, hostile_in
 from support.time_zone import time_zone
@@ -147,6 +150,68 @@ def test_details() -> None:
     assert [line for line in lines if "stopped" in line] == ["00:00:00 vm-2 stopped: why"]
 
 
+def known(number: int, count: int, **members: Any) -> InstanceDetail:
+    """What a host tells of an instance with so many voters, of which each third has answered."""
+    rejected = VoterRequestLine(
+        kind="vote", event="stop", answer="reject", reason="busy", time="2026-01-01T00:00:00+00:00"
+    )
+    voters = tuple(
+        VoterLine(name=f"app-{n}", health="healthy", last=None if n % 3 else rejected)
+        for n in range(count)
+    )
+    words = msgspec.structs.asdict(instance(number))
+    return InstanceDetail(**(words | {"voters": voters} | members))
+
+
+def detail(of: InstanceDetail, rows: int = 24) -> list[str]:
+    board = attrs.evolve(BUSY, chosen=uuid_at(2), pane="detail", known=of)
+    return texts(board, rows=rows)
+
+
+def test_details_have_the_voters_and_their_answers() -> None:
+    lines = detail(known(2, 2, voters_unlisted=3))
+    place = lines.index("        voters  app-0: healthy")
+    assert lines[place + 1].startswith("                  vote stop")
+    assert lines[place + 1].endswith(": reject: busy")
+    assert lines[place + 2 : place + 4] == [
+        "                app-1: healthy",
+        "                and 3 more",
+    ]
+    assert [line for line in lines if "stopped" in line] == ["00:00:00 vm-2 stopped: why"]
+
+
+@pytest.mark.parametrize(
+    ("members", "line"),
+    [
+        ({"voters": ()}, "        voters  none: no application, and no event script"),
+        ({"voters": None}, "        voters  unknown: its guest does not report them"),
+    ],
+)
+def test_details_without_voters_say_why(members: dict[str, Any], line: str) -> None:
+    assert line in detail(known(2, 0, **members))
+
+
+def test_details_of_one_that_is_away_have_its_last_voters() -> None:
+    lines = detail(known(2, 1, heartbeating=False))
+    assert "   last voters  app-0: healthy" in lines
+    assert not any(
+        "voters" in line for line in detail(known(2, 0, heartbeating=False, voters=None))
+    )
+
+
+def test_what_is_known_of_another_instance_is_not_shown() -> None:
+    assert not any("app-0" in line for line in detail(known(3, 1)))
+
+
+def test_many_voters_leave_room_for_the_events() -> None:
+    lines = detail(known(2, 32))
+    assert "                and more: see `hbtrio ctl show`" in lines
+    assert "00:00:00 vm-2 stopped: why" in lines
+    whole = detail(known(2, 32), rows=90)
+    assert any("app-31" in line for line in whole)
+    assert not any("and more" in line for line in whole)
+
+
 def test_help() -> None:
     lines = texts(attrs.evolve(BUSY, pane="help"), columns=60)
     assert not any("…" in line for line in lines[1:])
@@ -166,7 +231,15 @@ def test_any_size_and_any_text(columns: int, rows: int, pane: str, text: str, ty
         instance(2, open=voted(2, 3.0).open, name=text),
         voted(3, 1.0),
     ).learned(happened(1, reason=text))
-    board = attrs.evolve(board, pane=pane, chosen=uuid_at(1), typing=typing, away=pane)
+    voter = VoterLine(name=text, health="ill", reason=text)
+    board = attrs.evolve(
+        board,
+        pane=pane,
+        chosen=uuid_at(1),
+        typing=typing,
+        away=pane,
+        known=known(1, 0, voters=(voter,) * 3),
+    )
     lines, page = picture(board, columns, rows, NOW)
     assert len(lines) == rows
     assert page >= 1

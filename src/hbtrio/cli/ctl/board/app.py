@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Final
 
+import attrs
 import trio
 
 from hbtrio.cli.ctl.board.keys import Keys
@@ -39,11 +41,14 @@ class BoardApp:
     """
 
     def __init__(self, client: CtlClient, terminal: Terminal, group: str = "") -> None:
+        self._client = client
         self._feed = Feed(client, recent=RECENT)
         self._terminal = terminal
         self._board = Board(client.address.text, group)
         self._page = 1
         self._changed = trio.Event()
+        #: Set when another instance is shown in detail, or the daemon has reported of it.
+        self._detailed = trio.Event()
         self._status: int = ExitStatus.DONE
 
     async def run(self) -> int:
@@ -55,6 +60,7 @@ class BoardApp:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed.run)
             nursery.start_soon(self._learn)
+            nursery.start_soon(self._look)
             nursery.start_soon(self._draw)
             nursery.start_soon(self._obey, nursery.cancel_scope)
             await self._type()
@@ -62,13 +68,27 @@ class BoardApp:
         return self._status
 
     def _change(self, board: Board) -> None:
-        if board is not self._board:
+        old = self._board
+        if board is not old:
             self._board = board
             self._changed.set()
+            if board.detailed is not old.detailed:
+                self._detailed.set()
 
     async def _learn(self) -> None:
         async for news in self._feed.news:
             self._change(self._board.learned(news))
+
+    async def _look(self) -> None:
+        """Asks for the instance that is shown in detail: a status does not have its voters."""
+        while True:
+            self._detailed = trio.Event()
+            if (row := self._board.detailed) is not None:
+                # It has gone, or the daemon is away: the feed says so.
+                with suppress(UserError):
+                    known = await self._client.instance(row.uuid)
+                    self._change(attrs.evolve(self._board, known=known))
+            await self._detailed.wait()
 
     async def _type(self) -> None:
         """Takes keys until one of them leaves the board, or the terminal is gone."""

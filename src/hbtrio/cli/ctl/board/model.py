@@ -13,6 +13,7 @@ from hbtrio.cli.ctl.fleet import fleet_lines
 from hbtrio.cli.ctl.groups import group_notes
 from hbtrio.cli.ctl.ranking import members_of
 from hbtrio.cli.ctl.views import host_lines
+from hbtrio.client.client import AnyDetail
 from hbtrio.text import printable
 from hbtrio.wire.operator import AnyEventLine, FleetStatus
 
@@ -59,6 +60,7 @@ class Board:
         chosen: the uuid of the chosen instance; "" for none.
         top: the first row that is on the screen.
         pane: ``table``, ``detail`` or ``help``.
+        known: what the daemon has told of an instance that was shown in detail; None: nothing yet.
         quit: whether its user has left it.
     """
 
@@ -79,6 +81,7 @@ class Board:
     chosen: str = ""
     top: int = 0
     pane: str = "table"
+    known: AnyDetail | None = None
     quit: bool = False
 
     @property
@@ -92,6 +95,11 @@ class Board:
         """All open windows, those that close first at the beginning."""
         found = [(row, window) for row in self.rows.values() for window in row.windows]
         return sorted(found, key=lambda one: one[1].deadline)
+
+    @property
+    def detailed(self) -> Row | None:
+        """The row of the instance that is shown in detail; another object with each report."""
+        return self.rows.get(self.chosen) if self.pane == "detail" else None
 
     def learned(self, news: News) -> Board:
         """The board once it knows something more."""

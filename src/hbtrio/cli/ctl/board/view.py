@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from hbtrio.cli.ctl.board.detail import detail_lines
+from hbtrio.cli.ctl.board.detail import FactLine, detail_lines, voter_lines
 from hbtrio.cli.ctl.board.model import Board
 from hbtrio.cli.ctl.board.rows import Row, Window
 from hbtrio.cli.ctl.screen import clipped, padded, width_of
@@ -118,15 +118,25 @@ def _detail(board: Board, columns: int, room: int, now: float) -> list[Line]:
     row = board.rows.get(board.chosen)
     if row is None:
         return [[("it is gone", "faint")]]
-    lines: list[Line] = [
-        [(f"{name:>14}  ", "faint"), (text, colour)] for name, text, colour in detail_lines(row)
-    ]
+    lines = [_fact(one) for one in detail_lines(row)]
     lines += [_window(row, one, columns, now) for one in row.windows]
+    if board.known is not None and board.known.uuid == row.uuid:
+        voters = [_fact(one) for one in voter_lines(board.known)]
+        # Three quarters of what is left, for the events have the rest.
+        most = max(2, 3 * (room - len(lines)) // 4)
+        if len(voters) > most:
+            voters[most - 1 :] = [_fact(("", "and more: see `hbtrio ctl show`", "faint"))]
+        lines += voters
     own = [event for event in board.events if event.uuid == row.uuid]
     left = max(0, room - len(lines) - 3)
     if own and left:
         lines += [[], [("Events", "title")], *(_event(one, board, columns) for one in own[-left:])]
     return lines
+
+
+def _fact(fact: FactLine) -> Line:
+    name, text, colour = fact
+    return [(f"{name:>14}  ", "faint"), (text, colour)]
 
 
 def _table_and_more(board: Board, columns: int, room: int, now: float) -> tuple[list[Line], int]:
