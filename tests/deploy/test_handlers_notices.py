@@ -86,9 +86,14 @@ def test_what_somebody_else_has_frozen_stays_so(mounts: Bench) -> None:
     assert frozen(mounts) == ["frozen-srv-a"]
 
 
-def test_without_a_setting_nothing_is_frozen(bench: Bench) -> None:
+@UNDER_BOTH
+def test_without_a_setting_nothing_is_frozen_and_the_notice_says_so(bench: Bench) -> None:
     bench.tool("fsfreeze", "exit 1")
-    assert bench.notify("fsfreeze", "pause").accepted
+    answered = bench.notify("fsfreeze", "pause")
+    conf = bench.place / "handlers.conf"
+    reason = f"nothing is frozen: FREEZE in {conf} names no mount points"
+    assert (answered.status, answered.reason) == (1, reason)
+    assert bench.notify("fsfreeze", "unpause").accepted
     assert (bench.calls, watchdogs(bench.place)) == ([], [])
 
 
@@ -220,6 +225,12 @@ def test_a_real_file_system_stands_still_until_it_is_thawed(loop_mount: Path, be
 KUBECTL: Final = """
 [ ! -e "{place}/away-$1" ] || {{ echo "error: no route to host" >&2; exit 1; }}
 [ ! -e "{place}/hangs-$1" ] || sleep 1000
+[ ! -e "{place}/warns-$1" ] || echo "Warning: v1 is deprecated" >&2
+[ ! -e "{place}/mute-$1" ] || exit 3
+[ ! -e "{place}/forbidden-$1" ] || {{
+    echo "Error from server (Forbidden): nodes is forbidden" >&2
+    exit 1
+}}
 case $1 in
 get) [ ! -e "{place}/cordoned" ] || printf true ;;
 cordon) : >"{place}/cordoned" ;;
@@ -230,6 +241,7 @@ drain) if [ -e "{place}/budget" ]; then
         exit 1
     fi ;;
 esac
+[ ! -e "{place}/late-$1" ] || sleep 1000
 """
 
 GOES_DOWN: Final = ("stop", "reboot", "pause", "suspend", "resize_begin", "cold_migrate_begin")
@@ -316,12 +328,56 @@ def test_a_drain_that_fails_is_told_and_the_node_comes_back(
     assert not cordoned(node)
 
 
-@pytest.mark.parametrize("fault", ["away-get", "hangs-get"])
-def test_an_api_that_does_not_answer_leaves_the_node_as_it_is(fault: str, node: Bench) -> None:
-    node.settings(KUBECTL_S=1)
+@UNDER_BOTH
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("away-get", "error: no route to host"),
+        ("hangs-get", "no end within 1 s"),
+        ("forbidden-get", "Error from server (Forbidden): nodes is forbidden"),
+        ("mute-get", "kubectl ended with status 3"),
+    ],
+)
+def test_an_api_that_does_not_answer_leaves_the_node_as_it_is(
+    fault: str, reason: str, node: Bench
+) -> None:
+    node.settings(KUBECTL_S=1 if fault == "hangs-get" else 30)
     set_fault(node, fault)
     answered = node.notify("kubernetes-node", "stop")
+    assert answered.reason == f"web-1 was not drained: kubectl get node: {reason}"
     assert (answered.status, cordoned(node), watchdogs(node.place)) == (1, False, [])
+
+
+@UNDER_BOTH
+def test_warnings_of_kubectl_are_no_faults(node: Bench) -> None:
+    for command in ("get", "cordon", "drain", "uncordon"):
+        set_fault(node, f"warns-{command}")
+    assert node.notify("kubernetes-node", "stop").accepted
+    assert cordoned(node)
+    assert node.notify("kubernetes-node", "resume").accepted
+    assert not cordoned(node)
+
+
+def test_warnings_before_an_error_are_not_taken_for_it(node: Bench) -> None:
+    for fault in ("warns-drain", "forbidden-drain"):
+        set_fault(node, fault)
+    answered = node.notify("kubernetes-node", "stop")
+    assert answered.reason == (
+        "web-1 is cordoned, its drain is incomplete: "
+        "Error from server (Forbidden): nodes is forbidden"
+    )
+
+
+@UNDER_BOTH
+def test_a_cordon_that_its_time_ends_is_undone(node: Bench) -> None:
+    """It may have been carried out all the same."""
+    set_fault(node, "late-cordon")
+    answered = node.notify("kubernetes-node", "stop")
+    reason = "web-1 was not cordoned, and so not drained: no end within 2 s"
+    assert (answered.status, answered.reason) == (1, reason)
+    assert cordoned(node)
+    assert node.notify("kubernetes-node", "resume").accepted
+    assert not cordoned(node)
 
 
 @UNDER_BOTH

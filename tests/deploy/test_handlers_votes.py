@@ -102,6 +102,37 @@ def test_a_logind_that_is_away_or_hangs_leaves_it_undecided(logind: Bench, tmp_p
         assert logind.vote("logind-inhibitors", "stop", DBUS_SYSTEM_BUS_ADDRESS=bus).is_undecided
 
 
+@UNDER_BOTH
+def test_a_bus_without_logind_leaves_it_undecided_and_the_log_says_why(bench: Bench) -> None:
+    fault = "The name org.freedesktop.login1 was not provided by any .service files"
+    bench.tool("busctl", f"echo 'Call failed: {fault}' >&2; exit 1")
+    answered = bench.vote("logind-inhibitors", "stop")
+    assert answered.is_undecided
+    assert fault in answered.said
+    assert "systemd-logind did not list its inhibitors" in answered.said
+
+
+@UNDER_BOTH
+def test_warnings_of_busctl_are_no_inhibitors(bench: Bench) -> None:
+    bench.tool("busctl", "echo 'Warning: old' >&2; echo 'a(ssssuu) 0'")
+    assert bench.vote("logind-inhibitors", "stop").accepted
+
+
+@UNDER_BOTH
+def test_a_list_that_is_cut_off_by_a_kill_is_not_read(bench: Bench) -> None:
+    bench.tool("busctl", "echo 'a(ssssuu) 0'; kill -KILL $$")
+    assert bench.vote("logind-inhibitors", "stop").is_undecided
+
+
+@UNDER_BOTH
+def test_without_busctl_it_is_undecided(bench: Bench) -> None:
+    for name in ("dash", "busybox", "dirname", "readlink"):
+        (bench.tools / name).symlink_to(shutil.which(name) or "")
+    answered = bench.run("logind-inhibitors", "revocable", "stop", PATH=str(bench.tools))
+    assert answered.is_undecided
+    assert "no busctl: can't ask systemd-logind" in answered.said
+
+
 @pytest.mark.parametrize("text", ["", "b true", "a(ssssuub) 0"])
 def test_another_form_of_the_list_leaves_it_undecided(text: str, bench: Bench) -> None:
     bench.tool("busctl", f"echo '{text}'")
