@@ -15,7 +15,7 @@ from playwright.sync_api import CDPSession, Page, expect
 
 from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.fake_vim import fake_vim
-from hbtrio.lab.guest import LabGuest
+from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, event, open_scene
 from support.agent_world import request_bytes
@@ -198,11 +198,22 @@ async def test_a_loss_is_on_screen_within_a_second_and_read_out() -> None:
         assert tab.complaints == []
 
 
+#: Asks for more time, and rejects.
+EXTENDS = """\
+#!/bin/sh
+echo EXTEND=30 >"/dev/fd/$HBTRIO_EXTEND_FD"
+sleep 5
+echo "orders: 3 orders are open"
+exit 1
+"""
+
+
 async def test_the_details_count_a_window_down_and_only_show() -> None:
-    async with watched() as all_of, trio.open_nursery() as nursery:
+    windows = {"max_extension_s": {"vote": 20}}
+    async with watched(windows=windows) as all_of, trio.open_nursery() as nursery:
         scene = all_of.scene
         db = await heartbeating(scene, "db")
-        db.will("revocable", "stop", status=1, says="orders: 3 orders are open", after_s=3)
+        write_script(db.event_script, EXTENDS)
         tab = await all_of.browser.tab(all_of.host_url)
         await see(tab, db, "db: heartbeating")
 
@@ -221,7 +232,9 @@ async def test_the_details_count_a_window_down_and_only_show() -> None:
 
         def counts(page: Page) -> None:
             expect(page.locator(".windows meter")).to_be_visible()
-            expect(page.locator("#windows li")).to_contain_text("vote stop")
+            extended = "vote stop, extended by 20 s"
+            expect(page.locator("#windows li")).to_contain_text(extended)
+            expect(page.locator(".windows .countdown")).to_contain_text(extended)
             expect(page.locator("#windows li a")).to_have_text("db")
 
         await tab.do(counts)
@@ -237,7 +250,7 @@ async def test_the_details_count_a_window_down_and_only_show() -> None:
             page.keyboard.press("Escape")
             expect(page.locator("#detail")).to_be_hidden()
             recent = page.locator("#events li:visible")
-            expect(recent).to_have_count(2)
+            expect(recent).to_have_count(3)
             page.get_by_label("votes and notices only").check()
             expect(recent).to_have_count(1)
             expect(recent).to_contain_text("vote stop reject")

@@ -1,6 +1,6 @@
 // Windows that are open, counting down. Timers run only while there are any.
 
-import { element, setText } from "./dom.js";
+import { element, printable, setText } from "./dom.js";
 
 const TICK = 250;
 
@@ -14,9 +14,10 @@ let timer = 0;
  */
 export function countdown({ text, total, ends }) {
   const seconds = Math.max(total ?? 0, (ends - performance.now()) / 1000, 0.001);
-  const bar = element("meter", { min: 0, max: seconds, "aria-label": `${text}: seconds left` });
+  const what = printable(text);
+  const bar = element("meter", { min: 0, max: seconds, "aria-label": `${what}: seconds left` });
   const left = element("span", { class: "left" });
-  const node = element("div", { class: "countdown" }, element("span", {}, text), bar, left);
+  const node = element("div", { class: "countdown" }, element("bdi", {}, what), bar, left);
   const tick = () => {
     const remaining = Math.max(0, (ends - performance.now()) / 1000);
     bar.value = remaining;

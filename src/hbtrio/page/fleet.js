@@ -5,8 +5,9 @@ import { KINDS, kindOf, levelOf } from "./words.js";
 const natural = new Intl.Collator("en", { numeric: true });
 
 /** An open vote or notice as it counts down, with its end on performance.now()'s clock. */
-function windowOf({ kind, event, window, remaining_s }, lengths) {
-  return { text: `${kind} ${event}`, total: lengths?.[window], ends: performance.now() + 1000 * remaining_s };
+function windowOf({ kind, event, window, remaining_s, extended }, lengths) {
+  const text = [`${kind} ${event}`, extended].filter(Boolean).join(", ");
+  return { text, total: lengths?.[window], ends: performance.now() + 1000 * remaining_s };
 }
 
 /** Until when an instance is on hold, by whom and why; "" if it is not. */
