@@ -9,14 +9,17 @@ import pytest
 import trio
 
 from hbtrio.cli.ctl.announcement import ENDS, PARALLEL
+from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, VoteResult
 from support.control_socket import call
 from support.ctl_cases import answer, asked, fault_of, serving
-from support.host_world import NOTICE, Reply
+from support.fleet_world import fleet_world
+from support.host_world import NOTICE, Reply, uuid_of
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
+ONE, TWO = uuid_of(1), uuid_of(2)
 STOP, RESUME = (NOTICE, Event.STOP), (NOTICE, Event.RESUME)
 
 
@@ -161,4 +164,56 @@ async def test_a_list_that_can_t_be_written_tells_nobody(tmp_path: Path) -> None
         guest = await world.heartbeating(name="web-1")
         said, _ = await fault_of(api.path, "notify-all", "stop", "--told", str(told))
         assert said == f"{told}: its directory does not exist"
+        assert asked(guest) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [(("--group", "db"), {ONE}), (("--host", "compute-0"), {ONE, TWO})],
+)
+async def test_an_agent_tells_the_instances_of_a_host_or_a_group(
+    words: tuple[str, ...], who: set[str], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    groups = {"db": GroupSettings(members=(ONE,), max_unavailable=1)}
+    async with fleet_world(tmp_path, agent_groups=groups) as world:
+        guests = await world.host.all_heartbeating(2)
+        called = await call(world.api.path, "notify-all", "stop", *words, "--told", str(told))
+        assert called.lines[-1].endswith(f": {len(who)} complete")
+        assert called.status == ExitStatus.DONE
+        assert {guest.uuid for guest in guests if asked(guest) == [STOP]} == who
+        assert set(told.read_text().splitlines()) == {f"stop {uuid}" for uuid in who}
+        called = await call(world.api.path, "notify-all", "--ended", str(told))
+        assert called.status == ExitStatus.DONE
+        assert {guest.uuid for guest in guests if asked(guest) == [STOP, RESUME]} == who
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ((), "--host: an agent has to know whose instances, or --group"),
+        (("--host", "compute-9"), "compute-9"),
+        (("--group", "db"), "db"),
+    ],
+)
+async def test_an_agent_has_to_know_whose(
+    words: tuple[str, ...], fault: str, tmp_path: Path
+) -> None:
+    async with fleet_world(tmp_path) as world:
+        guest = await world.host.heartbeating(name="web-1")
+        await world.host.settle()
+        said, _ = await fault_of(world.api.path, "notify-all", "stop", *words)
+        assert fault in said
+        assert asked(guest) == []
+
+
+async def test_an_instance_whose_host_has_no_link_is_refused_at_an_agent(tmp_path: Path) -> None:
+    async with fleet_world(tmp_path) as world:
+        guest = await world.host.heartbeating(name="web-1")
+        await world.host.settle()
+        await world.cut()
+        called = await call(world.api.path, "notify-all", "stop", "--host", "compute-0")
+        refusal = "web-1: stop: refused (compute-0 has no link to this agent)"
+        assert called.lines == [refusal, "1 instance in 0.0 s: 1 refused"]
+        assert called.status == ExitStatus.FAILED
         assert asked(guest) == []
