@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from hbtrio.cli.ctl.drain import _BAR
 from hbtrio.cli.ctl.screen import CLEAR
 from hbtrio.errors import ExitStatus
+from hbtrio.wire.operator.drain import LONGEST_RETRY_S, MOST_AT_ONCE
 from support.control_socket import Ctl, Served, call, served
 from support.ctl_cases import fault_of
 from support.drain_cases import drained_host, plan, rejects
@@ -114,6 +115,9 @@ async def test_a_dry_run_shows_the_order_and_the_answers(world: World, tmp_path:
     as_json = await call(api.path, *MIGRATE, "--dry-run", "--json")
     states = {json.loads(line).get("state", "") for line in as_json.lines}
     assert states == {"", "waiting"}
+    await call(api.path, "hold", "vm-2", "--for", "1h", "--reason", "a dump")
+    called = await call(api.path, *MIGRATE, "--dry-run")
+    assert "dry run: nothing was done; 1 of 3 would reject, 1 not asked" in without_id(called)
     assert host.processes.started == []
     order.write_text("vm-3\nvm-9\n")
     fault = await fault_of(api.path, *MIGRATE, "--order", str(order))
@@ -160,13 +164,16 @@ async def test_one_that_was_left_goes_on_and_can_be_watched_again_and_cancelled(
 async def test_faults_of_the_request(world: World) -> None:
     _, _, api = world
     assert await fault_of(api.path, "drain") == (
-        "--action: which action drains? One of stop, live-migrate and so on",
+        "--action: which action is done on each instance? One of stop, reboot, pause, suspend, "
+        "resize, live-migrate, cold-migrate",
         ExitStatus.USAGE,
     )
     assert (await fault_of(api.path, *MIGRATE, "compute-9"))[0].startswith("this is compute-0")
     async with api.client() as client:
         for body, words in (
             ({"action": "live-migrate", "parallel": 0}, "parallel"),
+            ({"action": "live-migrate", "parallel": MOST_AT_ONCE + 1}, "parallel"),
+            ({"action": "live-migrate", "retry_for_s": LONGEST_RETRY_S + 1}, "retry_for_s"),
             ({"action": "live-migrate", "on_reject": "cry"}, "on_reject"),
             ({"action": "live-migrate", "retry_for_s": -1}, "retry_for_s"),
             ({"action": "fly"}, "action"),
@@ -174,6 +181,9 @@ async def test_faults_of_the_request(world: World) -> None:
             reply = await client.post("/v1/drains", json=body)
             assert reply.status_code == 400
             assert words in reply.json()["reason"]
+        widest = {"parallel": MOST_AT_ONCE, "retry_for_s": LONGEST_RETRY_S, "dry_run": True}
+        reply = await client.post("/v1/drains", json={"action": "live-migrate"} | widest)
+        assert reply.status_code == 200
         for path in ("/v1/drains/d0", "/v1/drains/d0/progress"):
             assert (await client.get(path)).status_code == 404
         assert (await client.post("/v1/drains/d0/cancel")).status_code == 404

@@ -329,7 +329,8 @@ def _conflict(run: DrainRun, other: DrainRun) -> str:
     since = datetime.fromtimestamp(record.begun_at, UTC).isoformat(" ", "seconds")
     is_planned = [one.record.rules.planned is not None for one in (run, other)]
     if all(is_planned) and (common := set(run.places) & set(other.places)):
-        return f"{min(common)} has a planned {record.action} since {since} by {record.who}"
+        planned = f"{min(common)} has a planned {record.action} since {since} by {record.who}"
+        return f"{planned}; --cancel-planned ends it"
     if not any(is_planned) and (shared := set(run.hosts) & set(other.hosts)):
         by = f"by {record.who} (drain {record.id})"
         return f"{min(shared)} is being drained since {since} {by}"

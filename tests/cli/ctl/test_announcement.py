@@ -158,6 +158,19 @@ async def test_a_file_that_is_no_list(text: bytes, fault: str, tmp_path: Path) -
     assert said == f"{told}{fault}"
 
 
+@pytest.mark.parametrize("event", [event for event in EVENT_TABLE if event not in ENDS])
+async def test_there_is_no_list_for_what_nothing_ends(event: str, tmp_path: Path) -> None:
+    """The list could not be used: `--ended` would refuse it for ever."""
+    told = tmp_path / "told"
+    async with serving() as (world, api):
+        guest = await world.heartbeating(name="web-1")
+        said, status = await fault_of(api.path, "notify-all", event, "--told", str(told))
+        assert said == f"--told: nothing ends {event}, so nobody has to be listed"
+        assert (status, asked(guest), told.exists()) == (ExitStatus.USAGE, [], False)
+        called = await call(api.path, "notify-all", event)
+        assert called.status == ExitStatus.DONE
+
+
 async def test_a_list_that_can_t_be_written_tells_nobody(tmp_path: Path) -> None:
     told = tmp_path / "missing" / "told"
     async with serving() as (world, api):

@@ -223,6 +223,8 @@ async def announce(client: CtlClient, screen: Screen, options: argparse.Namespac
             await Announcement(client, lambda *_: None).send(told)
             file.remove()
         else:
+            if options.told is not None and options.event not in ENDS:
+                raise UserError(f"--told: nothing ends {options.event}, so nobody has to be listed")
             told = await _heartbeating(client, options)
             file.begin()
             await Announcement(client, file.add).send(told)

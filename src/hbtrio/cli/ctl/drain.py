@@ -26,6 +26,7 @@ from hbtrio.client.stream import SILENCE_S, Lines
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.text import printable
 from hbtrio.wire.operator import DrainBody, DrainLine, DrainList, DrainRequest, parse
+from hbtrio.wire.vocabulary import ACTION_TABLE
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ async def drain(
             return ExitStatus.DONE
         return await _follow(client, screen, options, watch, f"/v1/drains/{id_}/progress", None)
     if options.action is None:
-        raise UserError("--action: which action drains? One of stop, live-migrate and so on")
+        named = ", ".join(name for name, rule in ACTION_TABLE.items() if rule.before is not None)
+        raise UserError(f"--action: which action is done on each instance? One of {named}")
     body = DrainRequest(
         action=options.action,
         command=command,
@@ -299,8 +301,12 @@ class DrainView:
         """Writes how it has ended, and each instance on which the action was not done."""
         screen = self._screen
         if last.outcome == "dry-run":
-            rejects = sum(line.answer.startswith("reject") for line in self._last.values())
-            screen.line(f"dry run: nothing was done; {rejects} of {self._drain.total} would reject")
+            answers = [line.answer for line in self._last.values()]
+            rejects = sum(answer.startswith("reject") for answer in answers)
+            unasked = sum(answer.startswith("not asked") for answer in answers)
+            rest = f", {unasked} not asked" if unasked else ""
+            total = self._drain.total
+            screen.line(f"dry run: nothing was done; {rejects} of {total} would reject{rest}")
             for place, line in enumerate(self._last.values(), 1):
                 screen.line(f"  {place}. {self._called(line)}: {line.answer}")
             return
