@@ -183,7 +183,7 @@ class PrivateLibvirt:
                 return
 
     def start_if_crashed(self) -> None:
-        """Starts libvirtd again if it has ended by itself, as 9.0 may in a dump that is cut off.
+        """Starts libvirtd again if it has ended by itself, as 9.0 may in a dump with a reset.
 
         The test in which it crashed fails; the others are about other things.
         """
@@ -271,7 +271,8 @@ class PrivateLibvirt:
         return int(path.read_text(encoding="ascii"))
 
     def destroy_all(self) -> None:
-        """Ends and undefines all domains."""
+        """Ends and undefines all domains, also of a libvirtd that has crashed."""
+        self.start_if_crashed()
         for name in self.virsh("list", "--all", "--uuid").split():
             if name in self.virsh("list", "--uuid").split():
                 self.virsh("destroy", name)

@@ -6,6 +6,7 @@ ones are failures, and only those are corrected.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Final
@@ -242,6 +243,10 @@ async def test_its_watchdog_resets_it(bed: Bed) -> None:
     await is_expected_back(bed)
 
 
+@pytest.mark.skipif(
+    os.environ.get("HBTRIO_LIBVIRT_TROUBLE") != "1",
+    reason="libvirtd 9.0 may crash in it; run by make test-libvirt",
+)
 @played
 async def test_dumped_and_reset(bed: Bed) -> None:
     core = bed.domain.directory / "core"
