@@ -230,9 +230,8 @@ class Connection:
         names: tuple[str, str],
         trace: Trace,
     ) -> None:
-        self._to_server, self._to_client = (
-            Pipe(timeline, random.Random(stream.getrandbits(64)), quality) for _ in range(2)
-        )
+        # One stream for both: to make one takes as long as to send a request.
+        self._to_server, self._to_client = (Pipe(timeline, stream, quality) for _ in range(2))
         self.client = End(names[0], client, self._to_client, self._to_server, trace)
         self.server = End(names[1], server, self._to_server, self._to_client, trace)
 

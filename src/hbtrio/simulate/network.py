@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -78,13 +79,16 @@ class Network:
         Raises:
             OSError: nothing listens there.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not process.effect():
             await trio.sleep_forever()
         route = self.route(process.machine.name, address)
         quality = LOCAL if address.startswith("unix:") else NETWORK
         stream = self._timeline.random(f"connection {route.number()} from {route.name}")
-        await trio.sleep(2 * quality.latency_s * (0.5 + stream.random()))
+        # As of a socket, one task step: the process's kernel wakes it, not a timer of its own.
+        handshake = Waiters(process)
+        self._timeline.after(2 * quality.latency_s * (0.5 + stream.random()), handshake.wake)
+        await handshake.wait()
         while True:
             await route.wait_open(process)
             listener = self._listeners.get(address)
@@ -93,7 +97,7 @@ class Network:
             if len(listener.backlog) < _BACKLOG:
                 break
             await trio.sleep(_AGAIN_S)
-        return self._connected(process, listener, route, quality, ends or ConnectionEnds())
+        return self._connected(process, listener, route, quality, ends or ConnectionEnds(), stream)
 
     async def reach(
         self, process: Process, address: str, ends: ConnectionEnds | None = None
@@ -118,10 +122,11 @@ class Network:
         route: Route,
         quality: Quality,
         ends: ConnectionEnds,
+        stream: random.Random,
     ) -> SimulatedStream:
         connection = Connection(
             self._timeline,
-            self._timeline.random(f"bytes {route.count} from {route.name}"),
+            stream,
             quality,
             client=process,
             server=listener.process,

@@ -58,7 +58,7 @@ class Pipe:
 
     Args:
         timeline: delivers.
-        stream: the pipe's own random stream.
+        stream: its connection's random stream.
         quality: what it is like.
     """
 

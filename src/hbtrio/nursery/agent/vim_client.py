@@ -59,6 +59,10 @@ class _Progress:
     body: bytearray = attrs.field(factory=bytearray)
     _seen: tuple[bool, int, int] = (False, 0, 0)
 
+    def has_passed(self, due: float) -> bool:
+        """Returns whether the stage that had to be over at ``due`` is over."""
+        return self.due != due
+
     def has_advanced(self) -> bool:
         """Returns whether something was written or read since the last call."""
         seen, self._seen = self._seen, (self.whole, self.status, len(self.body))
@@ -173,8 +177,10 @@ class VimClient:
             with trio.CancelScope() as scope:
 
                 def limit(seconds: float) -> None:
-                    due = progress.due = trio.current_time() + seconds
-                    nursery.start_soon(_end_at, due, progress, scope)
+                    before, progress.due = progress.due, trio.current_time() + seconds
+                    # One task for both stages, unless it would wake up too late for this one.
+                    if progress.due < before:
+                        nursery.start_soon(_end_when_due, progress, scope)
 
                 parser = h11.Connection(h11.CLIENT)
                 limit(self._write_s)
@@ -247,13 +253,19 @@ class VimClient:
         return progress.missing(MissingAnswer.STALLED, f"not whole within {self._answer_s:g} s")
 
 
-async def _end_at(due: float, progress: _Progress, scope: trio.CancelScope) -> None:
-    """Ends a request whose present stage is not over at ``due``.
+async def _end_when_due(progress: _Progress, scope: trio.CancelScope) -> None:
+    """Ends a request whose present stage is not over when it has to be.
 
     What the VIM has answered by then is read first, also after a stop of this process.
     """
-    await sleep_until_on_time(
-        due, _NEVER_LATE, at_most_s=TAKE_IN_S, sources=[progress.has_advanced]
-    )
-    if progress.due == due:
-        scope.cancel()
+    due = math.nan
+    while progress.due != due:
+        due = progress.due
+        await sleep_until_on_time(
+            due,
+            _NEVER_LATE,
+            at_most_s=TAKE_IN_S,
+            sources=[progress.has_advanced],
+            unless=partial(progress.has_passed, due),
+        )
+    scope.cancel()
