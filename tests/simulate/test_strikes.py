@@ -22,6 +22,9 @@ from hbtrio.simulate.watch import Watch
 AT_S = 30.0
 FOR_S = 4.0
 
+#: What hangs is not over by itself.
+FOR_GOOD = {kind for kind in Kind if kind.startswith("hang-vm")}
+
 #: What is observed of a fault; nothing of those that no daemon is expected to notice.
 SHOWN: dict[Kind, Condition | None] = {
     Kind.STOP_GUEST: Condition.GUEST_STOPPED,
@@ -50,6 +53,9 @@ SHOWN: dict[Kind, Condition | None] = {
     Kind.PAUSE_VM: Condition.VM_PAUSED,
     Kind.HANG_VM: Condition.VM_HUNG,
     Kind.HANG_VM_AND_KILL_HOST: Condition.VM_HUNG,
+    Kind.HANG_VM_AND_PAUSE_IT: Condition.VM_HUNG,
+    Kind.HANG_VM_AND_LIBVIRT: Condition.VM_HUNG,
+    Kind.HANG_VMS_OF_HOST: Condition.VM_HUNG,
     Kind.LYING_GUEST: Condition.GUEST_LYING,
     Kind.ILL_GUEST: Condition.GUEST_ILL,
     Kind.CUT_LINK: Condition.LINK_DOWN,
@@ -126,9 +132,9 @@ def test_a_fault_at_its_time(kind: Kind) -> None:
         for one in seen
         if isinstance(one, Began) and one.condition is shown and one.at_s >= AT_S
     )
-    assert began.who == struck.who
+    assert began.who == ("vm0" if kind is Kind.HANG_VMS_OF_HOST else struck.who)
     assert began.at_s - AT_S < 5.0
-    if kind not in (Kind.HANG_VM, Kind.HANG_VM_AND_KILL_HOST):
+    if kind not in FOR_GOOD:
         assert any(
             isinstance(one, Over) and one.condition is shown and one.at_s > AT_S for one in seen
         )
@@ -158,6 +164,24 @@ def test_a_host_is_killed_beside_the_hanging_of_its_vm() -> None:
     ]
     assert abs(hung - down) <= 5.0
     assert started == pytest.approx(max(hung, down, AT_S) + FOR_S, abs=5.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside", "earliest_s"),
+    [
+        (Kind.HANG_VM_AND_PAUSE_IT, Condition.VM_PAUSED, 0.0),
+        (Kind.HANG_VM_AND_LIBVIRT, Condition.LIBVIRT_SILENT, -5.0),
+    ],
+)
+def test_something_else_happens_beside_the_hanging_of_a_vm(
+    kind: Kind, beside: Condition, earliest_s: float
+) -> None:
+    seen = struck_fleet(kind, AT_S + 25.0)
+    spans = [one for one in seen if isinstance(one, Began | Over) and one.at_s >= AT_S]
+    hung = next(one.at_s for one in spans if one.condition is Condition.VM_HUNG)
+    [began, over] = [one.at_s for one in spans if one.condition is beside]
+    assert earliest_s <= began - hung <= 5.0
+    assert over - began == pytest.approx(FOR_S)
 
 
 def test_every_kind_is_tried() -> None:

@@ -67,6 +67,9 @@ class Kind(StrEnum):
     PAUSE_VM = "pause-vm"
     HANG_VM = "hang-vm"
     HANG_VM_AND_KILL_HOST = "hang-vm-and-kill-host"
+    HANG_VM_AND_PAUSE_IT = "hang-vm-and-pause-it"
+    HANG_VM_AND_LIBVIRT = "hang-vm-and-libvirt"
+    HANG_VMS_OF_HOST = "hang-vms-of-host"
     LYING_GUEST = "lying-guest"
     ILL_GUEST = "ill-guest"
 
@@ -206,6 +209,21 @@ KIND_RULES: Final[dict[Kind, KindRule]] = {
         DOWN,
         gap_s=100.0,
     ),
+    Kind.HANG_VM_AND_PAUSE_IT: KindRule(
+        _G,
+        "{who} hangs for good, and is paused in libvirt 2 to 5 s after that, which libvirt's "
+        "events tell 3 s late",
+        LONG,
+        gap_s=100.0,
+    ),
+    Kind.HANG_VM_AND_LIBVIRT: KindRule(
+        _G,
+        "{who} hangs for good, and within 5 s before or after that libvirt on its host does not "
+        "answer",
+        LONG,
+        gap_s=100.0,
+    ),
+    Kind.HANG_VMS_OF_HOST: KindRule(_H, "all VMs of {who} hang for good", None),
     Kind.LYING_GUEST: KindRule(
         _G, "the guest of {who} answers with wrong numbers, odd ids and garbage", LONG
     ),

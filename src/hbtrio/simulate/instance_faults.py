@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,8 +19,12 @@ from hbtrio.simulate.schedule import Fault
 #: How long a channel that was cut, or got old bytes, is not as usual, in seconds.
 _RECONNECTS_S: Final = 0.5
 
-#: How long before or after a VM's hanging its host's daemon is killed, in seconds, at most.
+#: How long before or after a VM's hanging something else happens to it, in seconds, at most.
 _BESIDE_S: Final = 5.0
+
+#: After how long a VM that hangs may be lost, in seconds; and how late libvirt's events are then.
+_LOST_S: Final = 2.0
+_EVENTS_LATE_S: Final = 3.0
 
 _SPLIT: Final = Strain(split=1.0)
 _SHORT: Final = Strain(short=1.0)
@@ -38,6 +42,8 @@ class InstanceFaults:
         self._stage = stage
         self._hosts = hosts
         self._beside = stage.timeline.random("hangs")
+        self._pauses = stage.timeline.random("pauses of the hung")
+        self._silences = stage.timeline.random("silences beside hangs")
         self._timeline = stage.timeline
         self._random = stage.timeline.random("lies")
 
@@ -59,12 +65,17 @@ class InstanceFaults:
             case Kind.STALL_VM:
                 instance.stall(for_s)
             case Kind.PAUSE_VM:
-                if instance.pause():
-                    self._timeline.after(for_s, instance.resume)
+                self._pause(instance, for_s)
             case Kind.HANG_VM:
                 instance.hang()
             case Kind.HANG_VM_AND_KILL_HOST:
-                self._hang_beside(instance, for_s)
+                self._hang_beside(instance, self._beside, partial(self._lose_daemon, for_s))
+            case Kind.HANG_VM_AND_LIBVIRT:
+                self._hang_beside(instance, self._silences, partial(self._lose_libvirt, for_s))
+            case Kind.HANG_VM_AND_PAUSE_IT:
+                instance.hang()
+                later_s = self._pauses.uniform(_LOST_S, _BESIDE_S)
+                self._timeline.after(later_s, partial(self._pause_quietly, instance, for_s))
             case Kind.ILL_GUEST:
                 instance.ill = True
                 lasts(self._stage, Condition.GUEST_ILL, instance.name, for_s)
@@ -91,19 +102,36 @@ class InstanceFaults:
             case Kind.STEP_GUEST_CLOCK:
                 instance.machine.step_wall_clock(fault.by_s or 0.0)
 
-    def _hang_beside(self, instance: Instance, for_s: float) -> None:
-        """Hangs a VM while its host's daemon is down, or shortly before: it may be half done."""
+    def _pause(self, instance: Instance, for_s: float) -> None:
+        if instance.pause():
+            self._timeline.after(for_s, instance.resume)
+
+    def _pause_quietly(self, instance: Instance, for_s: float) -> None:
+        """Pauses a VM while its loss is decided upon: only who asks libvirt knows of it."""
+        host = next((host for host in self._hosts if host is instance.place), None)
+        if host is not None:
+            host.libvirt.mute_for(_EVENTS_LATE_S)
+            self._pause(instance, for_s)
+
+    def _hang_beside(
+        self, instance: Instance, draw: random.Random, strike: Callable[[ComputeHost], None]
+    ) -> None:
+        """Hangs a VM while its host is struck, or shortly before: its loss may be half done."""
         host = next((host for host in self._hosts if host is instance.place), None)
         if host is None:
             return
-        later_s = self._beside.uniform(-_BESIDE_S, _BESIDE_S)
-
-        def kill() -> None:
-            host.daemon.kill()
-            self._timeline.after(for_s, host.daemon.start)
-
-        self._timeline.after(max(0.0, later_s), kill)
+        later_s = draw.uniform(-_BESIDE_S, _BESIDE_S)
+        self._timeline.after(max(0.0, later_s), partial(strike, host))
         self._timeline.after(max(0.0, -later_s), instance.hang)
+
+    def _lose_daemon(self, for_s: float, host: ComputeHost) -> None:
+        host.daemon.kill()
+        self._timeline.after(for_s, host.daemon.start)
+
+    def _lose_libvirt(self, for_s: float, host: ComputeHost) -> None:
+        host.libvirt.hang()
+        self._timeline.after(for_s, host.libvirt.go_on)
+        lasts(self._stage, Condition.LIBVIRT_SILENT, host.name, for_s)
 
 
 def _mangled(draw: random.Random, data: bytes) -> bytes:

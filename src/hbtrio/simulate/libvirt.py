@@ -83,12 +83,14 @@ class Libvirt:
         self.domains: dict[str, ListedDomain] = {}
         self.hung = False
         self.up = True
+        #: Whether events are kept back, while questions are answered.
+        self._is_mute = False
         self._timeline = timeline
         self._random = timeline.random(f"libvirt {name}")
         self._last_id = 0
         #: The calls of ``virsh event`` that have subscribed.
         self._followers: list[_Call] = []
-        #: What waits for a libvirtd that hangs.
+        #: What waits for a libvirtd that hangs, or for its events.
         self._held: list[Callable[[], None]] = []
 
     # -- what happens to domains -------------------------------------------------------------------
@@ -140,7 +142,7 @@ class Libvirt:
     def _print(self, line: str) -> None:
         if not self.up:
             return
-        if self.hung:
+        if self.hung or self._is_mute:
             # QEMU's monitor keeps it for libvirtd.
             self._held.append(lambda: self._print(line))
             return
@@ -153,6 +155,16 @@ class Libvirt:
         """SIGSTOP for libvirtd."""
         self.hung = True
         self._timeline.after(_KEEPALIVE_S, self._lose_followers)
+
+    def mute_for(self, seconds: float) -> None:
+        """Libvirtd answers questions, and what it tells by itself is so much late."""
+        self._is_mute = True
+        self._timeline.after(seconds, self._speak)
+
+    def _speak(self) -> None:
+        self._is_mute = False
+        if not self.hung:
+            self.go_on()
 
     def go_on(self) -> None:
         """SIGCONT for libvirtd."""

@@ -97,6 +97,10 @@ class MachineFaults:
             case Kind.FAILING_COMMANDS | Kind.HANGING_COMMANDS:
                 host.commands_fault = "fail" if fault.kind is Kind.FAILING_COMMANDS else "hang"
                 after(partial(setattr, host, "commands_fault", ""))
+            case Kind.HANG_VMS_OF_HOST:
+                for instance in self._targets.instances:
+                    if instance.place is host:
+                        instance.hang()
             case Kind.HANGING_LIBVIRT:
                 host.libvirt.hang()
                 after(host.libvirt.go_on)
