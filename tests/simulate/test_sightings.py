@@ -29,9 +29,9 @@ DOWN = Began(45, C.DOWN, "compute-0")
 HUNG = [*beating(), Began(20, C.VM_HUNG, "vm0")]
 
 
-def seen(*stream: Observation) -> dict[Sighting, int]:
+def seen(*stream: Observation, corrects: bool = True) -> dict[Sighting, int]:
     truth = Truth()
-    counter = SightingCounter(truth)
+    counter = SightingCounter(truth, corrects=corrects)
     for observation in stream:
         truth.see(observation)
         counter.see(observation)
@@ -113,6 +113,16 @@ CASES: list[tuple[Sighting, list[Observation], list[Observation]]] = [
         [command(50), CommandEnded(51, "c1", "done"), command(60, number="c2")],
     ),
     (Sighting.PAUSED, [reported(50, "not-acted", "paused")], [reported(50, "paused")]),
+    (
+        Sighting.PAUSED,
+        [loss(50), reported(51, "paused")],
+        [loss(50), command(50.5), reported(51, "paused")],
+    ),
+    (
+        Sighting.PAUSED,
+        [loss(50), reported(51, "paused")],
+        [loss(50), reported(50.5, "heartbeating"), reported(51, "paused")],
+    ),
     (Sighting.OWNED, [reported(50, "not-acted", "owner")], [reported(50, "not-acted", "limit")]),
     (Sighting.BRAKE, [reported(50, "not-acted", "brake")], [reported(50, "not-acted", "busy")]),
     (
@@ -145,6 +155,10 @@ def test_a_sighting_is_counted(
 
 def test_each_sighting_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(Sighting)
+
+
+def test_a_vm_that_its_host_does_not_correct_is_just_paused() -> None:
+    assert seen(loss(50), reported(51, "paused"), corrects=False) == {}
 
 
 def test_sightings_add_up() -> None:

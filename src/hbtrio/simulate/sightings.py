@@ -62,7 +62,8 @@ class Sighting(StrEnum):
     DRAIN_OUTLIVED = "a drain that outlived a restart of its host"
 
 
-#: The causes of ``not-acted`` that are sightings.
+#: The causes of ``not-acted`` that are sightings. ``paused`` hardly ever is one: each answer of
+#: libvirt first ends the correction of an instance that it calls paused, see :meth:`_see_report`.
 _CAUSES: Final = {
     "paused": Sighting.PAUSED,
     "owner": Sighting.OWNED,
@@ -78,11 +79,15 @@ class SightingCounter:
 
     Args:
         truth: takes in each observation before this does.
+        corrects: whether the hosts correct losses themselves, without an agent.
     """
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Truth, *, corrects: bool = False) -> None:
         self.counts: Counter[Sighting] = Counter()
         self._truth = truth
+        self._corrects = corrects
+        #: The lost instances of which nothing else was reported, and to which nothing was done.
+        self._uncorrected: set[str] = set()
         self._open: dict[str, Asked] = {}
         #: Since when the VMs hang that are not reported yet.
         self._hung_s: dict[str, float] = {}
@@ -109,10 +114,8 @@ class SightingCounter:
                 self._count(Sighting.DEATH_IN_VOTE, when=self._vote_is_open)
             case Began(condition=Condition.VM_HUNG, who=instance):
                 self._hung_s[instance] = observation.at_s
-            case Reported(kind="loss"):
-                self._see_loss(observation)
-            case Reported(kind="not-acted", cause=cause) if cause in _CAUSES:
-                self._count(_CAUSES[cause])
+            case Reported():
+                self._see_report(observation)
 
     def _count(self, sighting: Sighting, *, when: bool = True) -> None:
         if when:
@@ -162,6 +165,7 @@ class SightingCounter:
             case CommandBegan(purpose=Purpose.CORRECTIVE, command=command, instance=instance):
                 self._count(Sighting.RETRIED, when=instance in self._failed)
                 self._failed.discard(instance)
+                self._uncorrected.discard(instance)
                 self._commands[command] = instance
             case CommandEnded(command=command, outcome=outcome) if outcome in FAILED:
                 if command in self._commands:
@@ -175,6 +179,20 @@ class SightingCounter:
                 began = self._drains.pop(drain)
                 outlived = self._truth.started_s.get(began.host, 0.0) > began.at_s
                 self._count(Sighting.DRAIN_OUTLIVED, when=outlived and outcome != LOST)
+
+    def _see_report(self, report: Reported) -> None:
+        waits = report.instance in self._uncorrected
+        self._uncorrected.discard(report.instance)
+        match report.kind:
+            case "loss":
+                self._see_loss(report)
+                if self._corrects:
+                    self._uncorrected.add(report.instance)
+            case "paused":
+                # What libvirt is asked before a command says so; that ends the correction.
+                self._count(Sighting.PAUSED, when=waits)
+            case "not-acted" if report.cause in _CAUSES:
+                self._count(_CAUSES[report.cause])
 
     def _see_loss(self, loss: Reported) -> None:
         truth = self._truth

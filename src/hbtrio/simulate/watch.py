@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(self, bounds: Bounds) -> None:
         self._checker = Checker(INVARIANTS, bounds)
-        self._sightings = SightingCounter(self._checker.truth)
+        self._sightings = SightingCounter(self._checker.truth, corrects=bounds.corrects)
         self._latencies = LatencyMeter(self._checker.truth, bounds)
         self._faults: Counter[str] = Counter()
         self._seen: list[Observation] = []
