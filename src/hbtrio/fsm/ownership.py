@@ -5,9 +5,10 @@ operator's action until it ends, and a corrective command until it exits. RESTAR
 An orchestrator may forget an action, so its ownership lapses: ``NEXT_STEP_S`` after a vote without
 the next step, and after a notice at the time at which its event counts as called off.
 
-An operator's action takes an instance from an orchestrator's: who asks now knows best. It waits for
-a corrective command that runs. Notices of an orchestrator are always
-delivered, and under an operator's action they change nothing.
+An operator's action takes an instance from an orchestrator's: who asks now knows best. A vote of
+the orchestrator that is open then is rejected in the end, or both would act. The action waits for a
+corrective command that runs. Notices of an orchestrator are always delivered, and under an
+operator's action they change nothing.
 """
 
 from __future__ import annotations

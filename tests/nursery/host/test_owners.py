@@ -9,11 +9,14 @@ import pytest
 
 from hbtrio.api.host_status import instance_status
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
+from hbtrio.config.windows import VetoSettings
+from hbtrio.fsm.ballot import Outcome
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.ownership import Owner
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
+from hbtrio.nursery.host.round import Round
 from hbtrio.wire.channel_codec import encode
-from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, ChallengeResponse
 from hbtrio.wire.vocabulary import ActionName, Event, Health, VoteResult
 from support.fake_processes import FakeRun
 from support.host_world import VOTE, HostWorld, Reply, ScriptedGuest, host_world, now, stay_silent
@@ -35,6 +38,20 @@ def owned_world() -> AbstractAsyncContextManager[HostWorld]:
         brake=BrakeSettings(share=1.0),
         runs=commands,
     )
+
+
+async def open_vote(
+    world: HostWorld, guest: ScriptedGuest, *, by_vim: bool = True
+) -> tuple[Round, ActionNotify]:
+    """A vote that the guest has not answered, and what it was asked."""
+    asked: list[ActionNotify] = []
+    guest.reply = asked.append
+    if by_vim:
+        vote = await world.vim_vote(guest, Event.STOP)
+    else:
+        vote = world.vote(guest, Event.STOP)
+        await world.settle()
+    return vote, asked[-1]
 
 
 def falls_silent(guest: ScriptedGuest) -> None:
@@ -165,6 +182,55 @@ async def test_under_an_action_a_vote_is_refused_and_a_notice_is_delivered() -> 
             world.vote(guest, Event.STOP)
         world.notice(guest, Event.PAUSE)
         assert owner(world, guest) is Owner.OPERATOR
+
+
+@pytest.mark.parametrize("answer", [VoteResult.ACCEPT, None], ids=["accepted", "unanswered"])
+async def test_a_vote_of_the_vim_in_which_an_action_begins_is_rejected_at_its_end(
+    answer: VoteResult | None,
+) -> None:
+    """The guest handles one vote at a time: the action waits for this one, and owns the VM."""
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        vote, asked = await open_vote(world, guest)
+        await world.act(guest, ActionName.UNPAUSE, "slow")
+        assert vote.outcome is None
+        if answer is not None:
+            guest.answer_vote(asked, Reply(answer))
+        await world.sleep(0.1 if answer else vote.window.seconds + 2.0)
+        reason = "an operator's action (unpause) is in progress"
+        assert vote.outcome == Outcome(VoteResult.REJECT, reason)
+        assert owner(world, guest) is Owner.OPERATOR
+
+
+async def test_a_reject_in_which_an_action_begins_stands_with_its_own_reason() -> None:
+    async with host_world(veto=VetoSettings(max_rejects=1), runs=commands) as world:
+        guest = await world.heartbeating()
+        for number in range(2):  # the second is one too many, and would be overridden
+            vote, asked = await open_vote(world, guest)
+            if number:
+                await world.act(guest, ActionName.UNPAUSE, "slow")
+            guest.answer_vote(asked, Reply(VoteResult.REJECT, "busy"))
+            await world.sleep(0.1)
+            assert vote.outcome == Outcome(VoteResult.REJECT, "busy")
+
+
+async def test_a_vote_of_the_vim_after_whose_end_an_action_begins_stays_accepted() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        vote = await world.vim_vote(guest, Event.STOP)
+        await world.act(guest, ActionName.UNPAUSE, "slow")
+        await world.sleep(1.0)
+        assert vote.outcome == Outcome(VoteResult.ACCEPT, "")
+
+
+async def test_what_is_only_a_question_ends_under_an_action_as_the_guest_says() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        vote, asked = await open_vote(world, guest, by_vim=False)
+        await world.act(guest, ActionName.UNPAUSE, "slow")
+        guest.answer_vote(asked, Reply(VoteResult.ACCEPT))
+        await world.sleep(0.1)
+        assert vote.outcome == Outcome(VoteResult.ACCEPT, "")
 
 
 async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_lapsed() -> None:

@@ -79,6 +79,8 @@ class OutsideRounds:
     ) -> Round:
         """Opens a vote or notice; arguments and errors are those of :meth:`Channel.open_round`.
 
+        A vote of the VIM during which an operator's action begins is rejected in the end.
+
         Args:
             by_vim: whether the VIM asks: its vote begins an action. A vote of anybody else is only
                 a question.
@@ -87,8 +89,8 @@ class OutsideRounds:
             InstanceOwned: a vote, while an operator's action is in progress.
         """
         is_vote = notification is NotificationType.REVOCABLE
-        if is_vote and self._owners.of(channel.uuid).refuses_vote:
-            raise InstanceOwned(f"{self._owners.words(channel.uuid)} is in progress")
+        if is_vote and (refusal := self._refusal(channel.uuid)):
+            raise InstanceOwned(refusal)
         begins_action = is_vote and by_vim
         objection = self._groups.refusal(channel.uuid, event) if is_vote else ""
         # Whoever waits at the agent has a timer of its own, from the window as it was opened.
@@ -103,6 +105,7 @@ class OutsideRounds:
             fixed=fixed,
         )
         if begins_action:
+            opened.refusal = partial(self._refusal, channel.uuid)
             if not objection:
                 self._groups.hold(channel.uuid, event, _VOTE)
             self._nursery.start_soon(self._await_outcome, channel.uuid, opened)
@@ -111,6 +114,11 @@ class OutsideRounds:
             if opened.extensions.possible:
                 self._nursery.start_soon(self._follow, channel, opened)
         return opened
+
+    def _refusal(self, uuid: str) -> str:
+        """Why no vote may lead to an action now; "" if it may."""
+        ownership = self._owners.of(uuid)
+        return f"{ownership.words} is in progress" if ownership.refuses_vote else ""
 
     async def open_soon(
         self,

@@ -75,6 +75,8 @@ class Round:
     begins_action: bool = False
     #: Whether the host itself rejects it.
     is_objected: bool = False
+    #: Says at its end why it is rejected whatever the guest says; "" if it is not.
+    refusal: Callable[[], str] = lambda: ""
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
     _news: trio.Event = attrs.field(factory=trio.Event)
@@ -317,10 +319,18 @@ class RoundSlot:
         current.close()
 
     def _bounded(self, current: Round, outcome: Outcome) -> Outcome:
-        """Overrides a reject of the guest's that is one too many: the action goes on."""
-        if outcome.result is not VoteResult.REJECT or not current.begins_action:
+        """Overrides a reject of the guest's that is one too many: the action goes on.
+
+        But nobody's action begins that must not any more.
+        """
+        rejected = outcome.result is VoteResult.REJECT
+        if not current.begins_action:
             return outcome
-        if current.is_objected or self._veto.stands(current.event, trio.current_time()):
+        if why := current.refusal():
+            return outcome if rejected else Outcome(VoteResult.REJECT, why)
+        if not rejected or current.is_objected:
+            return outcome
+        if self._veto.stands(current.event, trio.current_time()):
             return outcome
         reason = f"overridden after {self._veto.rule.words}: {outcome.reason}"
         self._reports.publish_override(current.event, reason, current.who)
