@@ -211,6 +211,34 @@ async def test_an_action_that_was_carried_out_after_all(world: AgentWorld) -> No
     ]
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["its lines", "its reply"])
+async def test_what_is_still_read_of_a_link_that_was_replaced_finds_nobody(
+    begun: bool, world: AgentWorld
+) -> None:
+    """Its waits have ended, and until it is cancelled its reader goes on. So it is for a note."""
+    host = await world.bound_host()
+    found: list[bool] = []
+
+    async def replaced(command: ActCommand) -> None:
+        if begun:
+            await host.begins(command, {"step": "command", "seconds": 60})
+            await host.settle()
+        session, number = world.agent.fleet.sessions["compute-0"], command.command_id
+        session.end()
+        if begun:
+            found.append(session.progressed(ActionProgress(number, "{}", last=False)))
+            found.append(session.progressed(ActionProgress(number, "{}", last=True)))
+        else:
+            found.append(session.replied(Reply(number, False, LATE)))
+
+    host.on_act = replaced
+    gone = "the link to compute-0 is gone"
+    assert (await act(world))[-1] == {"step": "lost", "reason": gone}
+    assert not any(found)
+    await wait_all_tasks_blocked()
+    assert (await action_entries(world))[1:] == [(f"reboot: the outcome is unknown: {gone}", "")]
+
+
 async def test_a_note_that_is_lost_names_its_instance(
     world: AgentWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

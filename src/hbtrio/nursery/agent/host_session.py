@@ -90,6 +90,7 @@ class HostSession:
     _gone: dict[str, str] = attrs.field(factory=dict, init=False)
     #: Whether the host has reported all its instances.
     complete: bool = False
+    _has_ended: bool = attrs.field(default=False, init=False)
     _replies: dict[str, Window[Reply | Exception]] = attrs.field(factory=dict, init=False)
     #: By the command: the action's instance, and who follows it.
     _progress: dict[str, tuple[str, trio.MemorySendChannel[str]]] = attrs.field(
@@ -148,9 +149,8 @@ class HostSession:
             return
         uuid, _ = following
         if not self.hello.call_offs:
-            _log.warning(
-                "%s: %s is too old to call its action off: it goes on", uuid, self.hostname
-            )
+            text = "%s: %s is too old to call its action off: it goes on"
+            _log.warning(text, uuid, self.hostname)
         else:
             self._call_offs[command_id] = CallOff(command_id, reason)
             self._to_send.set()
@@ -290,7 +290,7 @@ class HostSession:
 
     def replied(self, reply: Reply) -> bool:
         """Passes a reply to its command; returns False if the command no longer waits."""
-        waiting = self._replies.get(reply.command_id)
+        waiting = None if self._has_ended else self._replies.get(reply.command_id)
         if waiting is not None:
             waiting.close(reply)
         return waiting is not None
@@ -300,7 +300,7 @@ class HostSession:
 
         A line is dropped if its reader is too slow.
         """
-        following = self._progress.get(progress.command_id)
+        following = None if self._has_ended else self._progress.get(progress.command_id)
         if following is None:
             return False
         uuid, channel = following
@@ -341,7 +341,8 @@ class HostSession:
         return self._gone.get(uuid, "")
 
     def end(self) -> None:
-        """Ends all waits for this host."""
+        """Ends all waits for this host; what is still read of its link finds nobody."""
+        self._has_ended = True
         for waiting in self._replies.values():
             waiting.close(SessionEnded("the link is closed"))
         for _, progress in self._progress.values():
