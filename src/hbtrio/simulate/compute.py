@@ -14,10 +14,12 @@ from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import (
     ActionCommands,
     AgentLinkSettings,
+    BrakeSettings,
     CorrectiveCommands,
     HostConfig,
 )
 from hbtrio.config.notify import NotifySettings
+from hbtrio.config.windows import VetoSettings
 from hbtrio.daemons.host import HostWorld, serve_host
 from hbtrio.daemons.machine.notify import open_notifier
 from hbtrio.nursery.file_watch import FileWatch
@@ -73,6 +75,11 @@ _GROUPS: Final[tuple[GroupSettings | None, ...]] = (
     GroupSettings(members=("*",), max_unavailable=2),
 )
 
+#: Drawn for each host without an agent: how many rejects of an event stand, and from how many VMs
+#: on the brake closes when most of them fail at once.
+_VETOES: Final = (VetoSettings(), VetoSettings(max_rejects=1), VetoSettings(max_rejects=2))
+_BRAKES: Final = (BrakeSettings(), BrakeSettings(minimum=2))
+
 _FILE: Final = "host.toml"
 
 
@@ -118,6 +125,8 @@ class ComputeHost:
         draw = stage.timeline.random(f"groups of {name}")
         #: How many of its instances may be unavailable at once, and how long a command waits.
         self._group = draw.choice(_GROUPS)
+        draw = stage.timeline.random(f"settings of {name}")
+        self._veto, self._brake = draw.choice(_VETOES), draw.choice(_BRAKES)
         self._directory = SimulatedDirectory()
         self._ports: dict[str, VirtioPort] = {}
         self._random = stage.timeline.random(f"commands of {name}")
@@ -228,6 +237,8 @@ class ComputeHost:
                 timeout_s=60.0,
             ),
             agent=link,
+            veto=self._veto,
+            brake=self._brake,
             groups={} if self._group is None else {"all": self._group},
         )
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 import trio
 
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
-from hbtrio.simulate.histories import DRAIN, FindRequest
+from hbtrio.simulate.histories import DRAIN, OVERRIDDEN, FindRequest
 from hbtrio.simulate.observations import Decided, Reported
 from hbtrio.simulate.places import Stage
 from hbtrio.simulate.process import Process
@@ -67,7 +67,9 @@ class ObservedEvents:
             is_vote = report.kind is ReportKind.VOTE
             request = self._find()(report.uuid, report.event or "", is_vote)
             if request:
-                self._stage.observe(Decided(now, self._host, request, report.result or ""))
+                overridden = report.reason.startswith(OVERRIDDEN)
+                result = report.result or ""
+                self._stage.observe(Decided(now, self._host, request, result, overridden))
             return
         name = self._names.get(report.uuid, report.uuid)
         self._stage.observe(Reported(now, self._host, name, report.kind, report.cause))

@@ -18,6 +18,9 @@ FindRequest = Callable[[str, str, bool], str]
 #: How the name of a drain begins, which asks all before it begins; nobody waits for the answers.
 DRAIN: Final = "drain "
 
+#: How the reason of a vote begins whose reject does not stand (``[veto]``).
+OVERRIDDEN: Final = "overridden after "
+
 _ROWS: Final = (
     "SELECT id, kind, uuid, event, result, reason, who FROM history WHERE id > ? ORDER BY id"
 )
@@ -53,7 +56,8 @@ class HistoryReader:
                 now = self._stage.timeline.now
                 if self._decides:
                     self._stage.observe(Decided(now, self._decides, request, result))
-                self._stage.observe(Recorded(now, request, result))
+                overridden = reason.startswith(OVERRIDDEN)
+                self._stage.observe(Recorded(now, request, result, overridden))
 
     def restart(self) -> None:
         """Goes on after a power cut, which may have taken rows away."""
