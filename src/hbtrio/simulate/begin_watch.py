@@ -19,6 +19,10 @@ from hbtrio.simulate.reject_watch import Feed, read_lines
 #: is not the host's present one, the moment is long past: 0.
 WhenOf = Callable[[str, str, float], float]
 
+#: Takes that a host writes a vote (True) or notice on an event to an instance, and whether the
+#: agent had commanded it to.
+OnBegun = Callable[[str, str, bool, bool], None]
+
 
 #: How the reason begins of a host that refuses a command which came too late.
 _EXPIRED: Final = "expired"
@@ -40,14 +44,20 @@ class BeginWatch:
         now: the time of the run, in seconds.
         observe: called with what is observed.
         when: see :data:`WhenOf`; called with the host's name, the process and its time.
+        on_begun: see :data:`OnBegun`.
     """
 
     def __init__(
-        self, now: Callable[[], float], observe: Callable[[Observation], None], when: WhenOf
+        self,
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+        when: WhenOf,
+        on_begun: OnBegun = lambda *_: None,
     ) -> None:
         self._now = now
         self._observe = observe
         self._when = when
+        self._on_begun = on_begun
         #: The last command about each event of an instance that a host has, and has not begun.
         self._commands: dict[_Key, _Command] = {}
 
@@ -83,8 +93,10 @@ class BeginWatch:
         """Reads what the daemon of a host writes to an instance."""
 
         def begun(message: dict[str, Any]) -> None:
+            event = message.get("event_type", "")
             is_vote = message.get("notification_type") == "revocable"
-            command = self._commands.pop((host, uuid, message.get("event_type", ""), is_vote), None)
+            command = self._commands.pop((host, uuid, event, is_vote), None)
+            self._on_begun(uuid, event, is_vote, command is not None)
             if command is not None:
                 self._observe(CarriedOut(self._now(), host, command.command_id, command.begin_by_s))
 

@@ -25,6 +25,7 @@ from hbtrio.daemons.machine.notify import open_notifier
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.simulate.askers import Said
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.directory import SimulatedDirectory
@@ -325,7 +326,7 @@ class _Runner:
         )
 
 
-def _no_request(_uuid: str, _event: str, _is_vote: bool) -> str:  # noqa: FBT001
+def _no_request(_said: Said) -> str:
     return ""
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import trio
 
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.simulate.askers import Said
 from hbtrio.simulate.histories import DRAIN, OVERRIDDEN, FindRequest
 from hbtrio.simulate.observations import Decided, Reported
 from hbtrio.simulate.places import Stage
@@ -64,9 +65,9 @@ class ObservedEvents:
         if report.who.startswith(DRAIN):
             return
         if report.kind in (ReportKind.VOTE, ReportKind.NOTICE):
-            is_vote = report.kind is ReportKind.VOTE
-            request = self._find()(report.uuid, report.event or "", is_vote)
-            if request:
+            is_vote, time_s = report.kind is ReportKind.VOTE, report.time.timestamp()
+            said = Said(report.uuid, report.event or "", is_vote, time_s, report.who)
+            if request := self._find()(said):
                 overridden = report.reason.startswith(OVERRIDDEN)
                 result = report.result or ""
                 self._stage.observe(Decided(now, self._host, request, result, overridden))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any, Final, NoReturn, TextIO
+from typing import Final, NoReturn, TextIO
 
 from hbtrio.config.guest import GuestConfig
 from hbtrio.daemons.guest import GuestWorld, serve_guest
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.simulate.askers import Askers
 from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.compute import ComputeHost
@@ -27,7 +28,7 @@ from hbtrio.simulate.observations import AGENT, Notified, Observation, ProcessSt
 from hbtrio.simulate.operators import Operators
 from hbtrio.simulate.places import AGENT_LINK, Stage, no_manager, opening
 from hbtrio.simulate.process import Process
-from hbtrio.simulate.reject_watch import Feed, RejectWatch, both, read_lines
+from hbtrio.simulate.reject_watch import RejectWatch, both
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.strikes import Strikes
@@ -88,31 +89,38 @@ class Fleet:
             self._names[instance.uuid] = instance.name
         self.controller: Controller | None = None
         self.vim: Vim | None = None
-        self.users: Vim | Operators
-        self._written: Callable[[str, str, bool], None] | None = None
         if schedule.has_agent:
             self.controller = Controller(stage)
             hosts = {host.uuid: host for host in self.hosts}
-            self.users = self.vim = Vim(
-                stage, hosts, self.instances, schedule.quiet_s, schedule.scenario
-            )
-        else:
-            named = {host.name: host for host in self.hosts}
-            self.users = operators = Operators(
-                stage, named, self.instances, schedule.quiet_s, schedule.scenario
-            )
-            self._written = operators.requests.written
-        find = self.users.requests.request_of
+            self.vim = Vim(stage, hosts, self.instances, schedule.quiet_s, schedule.scenario)
+        self.operators = Operators(
+            stage,
+            {host.name: host for host in self.hosts},
+            self.instances,
+            schedule.quiet_s,
+            schedule.scenario,
+            has_agent=schedule.has_agent,
+        )
+        self._users: list[Vim | Operators] = [] if self.vim is None else [self.vim]
+        if self.vim is None or schedule.scenario is None:  # a scenario has one who acts
+            self._users.append(self.operators)
+        asked = None if self.vim is None else self.vim.requests
+        self._askers = askers = Askers(self.operators.requests, asked)
         for host in self.hosts:
-            host.find_request = find
+            host.find_request = askers.reported
         if self.controller is not None:
-            reader = HistoryReader(stage, self.controller.disk, find, decides=AGENT)
+            reader = HistoryReader(stage, self.controller.disk, askers.recorded, decides=AGENT)
             self.controller.history_cut = reader.restart
         else:
             for host in self.hosts:
-                host.history_cut = HistoryReader(stage, host.disk, find).restart
-        self._rejects = RejectWatch(lambda: timeline.now, observe, partial(find, is_vote=True))
-        self._begins = BeginWatch(lambda: timeline.now, observe, self._when)
+                host.history_cut = HistoryReader(stage, host.disk, askers.recorded).restart
+        self._rejects = RejectWatch(
+            lambda: timeline.now,
+            observe,
+            partial(askers.request_of, is_vote=True),
+            askers.vote_of_vim,
+        )
+        self._begins = BeginWatch(lambda: timeline.now, observe, self._when, askers.written)
         self.network.on_connection = self._linked
         self._footprints = Footprints(stage, self._looked(), schedule.vms)
         self._plan()
@@ -122,7 +130,7 @@ class Fleet:
             self.hosts,
             self.instances,
             self.vim,
-            self.users.requests.next_end,
+            askers.next_end,
         )
         Strikes(targets, schedule).plan()
 
@@ -130,15 +138,16 @@ class Fleet:
         """Runs until a time, in seconds from the start.
 
         Raises:
-            Exception: the simulation itself is at fault: the users' process has ended.
+            Exception: the simulation itself is at fault: a process of the users has ended.
         """
         # Between two runs of the timeline, so that looking changes nothing of what happens.
         while (look_s := LOOK_S * (self.timeline.now // LOOK_S + 1)) <= until_s:
             self.timeline.run(look_s)
             self._footprints.look()
         self.timeline.run(until_s)
-        if self.users.process.error is not None:
-            raise self.users.process.error
+        for users in self._users:
+            if users.process.error is not None:
+                raise users.process.error
 
     def look_again(self) -> None:
         """Observes what outlives its scope, in the end of a run."""
@@ -153,7 +162,8 @@ class Fleet:
         for number, instance in enumerate(self.instances):
             host = self.hosts[number % len(self.hosts)]
             at(_VMS_S + number * _APART_S, partial(instance.boot, host))
-        at(_USERS_S, self.users.start)
+        for users in self._users:
+            at(_USERS_S, users.start)
 
     # -- who reads along ---------------------------------------------------------------------------
 
@@ -168,18 +178,8 @@ class Fleet:
         connection.read_along(
             to_server=self._rejects.channel_to_guest(uuid),
             to_client=self._rejects.channel_to_host(uuid, host),
-            from_client=both(self._begins.channel_from_host(uuid, host), self._rounds(uuid)),
+            from_client=self._begins.channel_from_host(uuid, host),
         )
-
-    def _rounds(self, uuid: str) -> Feed:
-        """Reads what a host without an agent asks of an instance."""
-
-        def begun(message: dict[str, Any]) -> None:
-            if self._written is not None:
-                is_vote = message.get("notification_type") == "revocable"
-                self._written(uuid, message.get("event_type", ""), is_vote)
-
-        return read_lines(b'revocable"', begun)
 
     def _when(self, name: str, boot_id: str, clock_s: float) -> float:
         """When the clock of a host's process shows a time; see :class:`BeginWatch`."""
@@ -222,7 +222,7 @@ class Fleet:
         draw = timeline.random(f"ids of {name}")
 
         def told(event: str) -> None:
-            action = self.users.requests.action_of(instance.uuid)
+            action = self._askers.action_of(instance.uuid, event)
             self.stage.observe(Notified(timeline.now, instance.name, event, action))
 
         tenant = Tenant(
@@ -230,7 +230,7 @@ class Fleet:
             process,
             is_ill=lambda: instance.ill,
             told=told,
-            request_of=partial(self.users.requests.request_of, instance.uuid, is_vote=True),
+            request_of=partial(self._askers.request_of, instance.uuid, is_vote=True),
             observe=self.stage.observe,
             scenario=self._scenario,
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hbtrio.simulate.askers import Said
 from hbtrio.simulate.disk import Disk
 from hbtrio.simulate.observations import Decided, Recorded
 from hbtrio.simulate.places import Stage
+from hbtrio.wire.link_messages import VIM
 
-#: Finds the request of an instance's vote (True) or notice on an event; "" if there was none.
-FindRequest = Callable[[str, str, bool], str]
+#: Finds the request of a vote or notice of which a daemon says how it ended; "" if there was none.
+FindRequest = Callable[[Said], str]
 
 #: How the name of a drain begins, which asks all before it begins; nobody waits for the answers.
 DRAIN: Final = "drain "
@@ -22,7 +24,7 @@ DRAIN: Final = "drain "
 OVERRIDDEN: Final = "overridden after "
 
 _ROWS: Final = (
-    "SELECT id, kind, uuid, event, result, reason, who FROM history WHERE id > ? ORDER BY id"
+    "SELECT id, time, kind, uuid, event, result, reason, who FROM history WHERE id > ? ORDER BY id"
 )
 
 
@@ -33,7 +35,8 @@ class HistoryReader:
         stage: what all parts use.
         disk: has the history.
         find: finds requests.
-        decides: the process whose decisions are observed here too; "" if they are elsewhere.
+        decides: the process whose decisions for the VIM are observed here too; "" if they are
+            elsewhere.
     """
 
     def __init__(self, stage: Stage, disk: Disk, find: FindRequest, *, decides: str = "") -> None:
@@ -46,17 +49,18 @@ class HistoryReader:
 
     def read(self) -> None:
         """Observes the new rows."""
-        for number, kind, uuid, event, result, reason, who in self._disk.db.execute(
+        for number, time_s, kind, uuid, event, result, reason, who in self._disk.db.execute(
             _ROWS, (self._last,)
         ).fetchall():
             self._last = number
-            request = self._find(uuid, event, kind == "vote")
             is_round = kind in ("vote", "notice") and not reason.startswith("refused: ")
-            if is_round and request and not who.startswith(DRAIN):
-                now = self._stage.timeline.now
-                if self._decides:
-                    self._stage.observe(Decided(now, self._decides, request, result))
-                overridden = reason.startswith(OVERRIDDEN)
+            if not is_round or who.startswith(DRAIN):
+                continue
+            if request := self._find(Said(uuid, event, kind == "vote", time_s, who)):
+                now, overridden = self._stage.timeline.now, reason.startswith(OVERRIDDEN)
+                if self._decides and who == VIM:
+                    decided = Decided(now, self._decides, request, result, overridden)
+                    self._stage.observe(decided)
                 self._stage.observe(Recorded(now, request, result, overridden))
 
     def restart(self) -> None:

@@ -19,8 +19,9 @@ WISH_S: Final = 60.0
 #: Seconds until a VM that was stopped is started, and a paused one goes on.
 _REST_S: Final = (2.0, 15.0)
 
-#: The share of actions that skip the vote.
+#: The shares of actions that skip the vote, and that end a corrective command.
 _FORCED: Final = 0.2
+_TAKING_OVER: Final = 0.3
 
 #: How often an action is wanted, compared with the others.
 _ACTIONS: Final = {"reboot": 3, "stop": 2, "pause": 3}
@@ -41,6 +42,7 @@ class OperatorCourse:
         observe: called with what is observed.
         say: called with what they do.
         quiet_s: from when on nobody wants anything, in seconds.
+        wish_s: seconds between two wishes of an operator, on average.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class OperatorCourse:
         observe: Callable[[Observation], None],
         say: Callable[[str], None],
         quiet_s: float,
+        wish_s: float = WISH_S,
     ) -> None:
         self._requests = requests
         self._ask = ask
@@ -63,31 +66,45 @@ class OperatorCourse:
         self._observe = observe
         self._say = say
         self._quiet_s = quiet_s
+        self._wish_s = wish_s
         self._numbers = 0
 
     async def care_for(self, uuid: str, name: str, draw: random.Random) -> None:
         """Wants something of an instance now and then, until it is quiet."""
         while self._now() < self._quiet_s:
-            await trio.sleep(draw.expovariate(1 / WISH_S))
+            await trio.sleep(draw.expovariate(1 / self._wish_s))
             if not self._is_there(uuid) or self._now() >= self._quiet_s:
                 continue
             [action] = draw.choices(list(_ACTIONS), list(_ACTIONS.values()))
-            await self.act(uuid, name, action, force=draw.random() < _FORCED)
+            force, take_over = draw.random() < _FORCED, draw.random() < _TAKING_OVER
+            await self.act(uuid, name, action, force=force, take_over=take_over)
             await trio.sleep(draw.uniform(*_REST_S))
             if action == "pause":
                 await self.act(uuid, name, "unpause", force=True)
             if action != "reboot":
                 await self._restore(uuid, action)  # also where the command failed
 
-    async def act(self, uuid: str, name: str, action: str, *, force: bool) -> None:
-        """Asks for an action, and takes in what is answered; ``force`` skips the vote."""
+    async def act(
+        self, uuid: str, name: str, action: str, *, force: bool, take_over: bool = False
+    ) -> None:
+        """Asks for an action, and takes in what is answered.
+
+        Args:
+            uuid: the instance.
+            name: its name.
+            action: what is wanted.
+            force: skip the vote.
+            take_over: end a corrective command that runs.
+        """
         self._numbers += 1
         label = f"act-{self._numbers}"
         self._requests.begin_action(uuid, label)
-        self._say(f"{label}: {action} {name}{' by force' if force else ''}")
+        how = f"{' by force' if force else ''}{', taking over' if take_over else ''}"
+        self._say(f"{label}: {action} {name}{how}")
         began = False
         try:
-            async for line in self._ask(uuid, {"action": action, "force": force}):
+            wish = {"action": action, "force": force, "take_over": take_over}
+            async for line in self._ask(uuid, wish):
                 if not began:
                     began = True
                     self._observe(ActionBegan(self._now(), label, name, Owner.OPERATOR, not force))

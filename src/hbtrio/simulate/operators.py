@@ -1,38 +1,32 @@
-"""Simulates the operators of hosts without an agent: they act through the hosts' control sockets.
+"""Simulates operators, who act through the control sockets of hosts or, beside a VIM, of the agent.
 
-Each instance has an operator who wants something of it now and then, and asks its host as
-``hbtrio ctl act`` does; another puts it on hold, one plans an action on it, and each host has one
-who drains it. What the host answers line by line is what the operator knows.
+Each instance has an operator who wants something of it now and then, and asks its host or the agent
+as ``hbtrio ctl act`` does; another puts it on hold. Where there is no agent, one plans an action on
+it, and each host has one who drains it. What is answered line by line is what the operator knows.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import h11
 import trio
 
-from hbtrio.net.connections import ConnectionEnds
-from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.simulate.compute import ComputeHost
+from hbtrio.simulate.desk import Desk
 from hbtrio.simulate.drain_course import DrainCourse
 from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.instance import Instance
-from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import Owner
-from hbtrio.simulate.operator_course import OperatorCourse
-from hbtrio.simulate.places import Stage
+from hbtrio.simulate.operator_course import WISH_S, OperatorCourse
+from hbtrio.simulate.places import AGENT_OPERATOR, Stage
 from hbtrio.simulate.plan_course import PlanCourse
-from hbtrio.simulate.process import Process
-from hbtrio.simulate.requests import OperatorRequests
+from hbtrio.simulate.requests import FleetOperatorRequests, OperatorRequests
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
 
-_OK: Final = 200
-
-_ROOT: Final = ConnectionEnds(credentials=PeerCredentials(1, 0, 0))
+#: Seconds between two wishes of an operator beside a VIM, on average: most is the VIM's matter.
+_WISH_BESIDE_VIM_S: Final = 150.0
 
 
 class Operators:
@@ -44,6 +38,7 @@ class Operators:
         instances: the instances.
         quiet_s: from when on nobody wants anything, in seconds.
         scenario: the one thing that happens instead; None: what they want.
+        has_agent: whether they ask the agent, beside a VIM.
     """
 
     def __init__(
@@ -53,11 +48,13 @@ class Operators:
         instances: Sequence[Instance],
         quiet_s: float,
         scenario: Scenario | None,
+        *,
+        has_agent: bool,
     ) -> None:
         self._scenario = scenario
-        self.process = Process(
-            Machine(stage.timeline, "desk"), stage.timeline, stage.trace, "operators"
-        )
+        self._has_agent = has_agent
+        self._desk = Desk(stage)
+        self.process = self._desk.process
         self._stage = stage
         self._hosts = hosts
         self._instances = instances
@@ -67,7 +64,8 @@ class Operators:
         self._quiet_s = quiet_s
         self._names = names = {instance.uuid: instance.name for instance in instances}
         #: The votes and notices that they ask for.
-        self.requests = OperatorRequests("op", Owner.OPERATOR, names, self._now, stage.observe)
+        kind = FleetOperatorRequests if has_agent else OperatorRequests
+        self.requests = kind("op", Owner.OPERATOR, names, self._now, stage.observe)
         self._course = OperatorCourse(
             self.requests,
             ask=self._ask,
@@ -77,6 +75,7 @@ class Operators:
             observe=stage.observe,
             say=partial(stage.trace.event, "operators"),
             quiet_s=quiet_s,
+            wish_s=_WISH_BESIDE_VIM_S if has_agent else WISH_S,
         )
 
     def start(self) -> None:
@@ -95,6 +94,8 @@ class Operators:
             for instance in self._instances:
                 draw = random(f"holds on {instance.name}")
                 nursery.start_soon(self._hold_course(instance).run, draw)
+            if self._has_agent:
+                return
             for name in self._hosts:
                 nursery.start_soon(self._drain_course(name).run, random(f"drains of {name}"))
             for instance in self._instances:
@@ -113,8 +114,7 @@ class Operators:
 
     def _hold_course(self, instance: Instance) -> HoldCourse:
         def ask(word: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-            address = self._hosts[self._last[instance.uuid]].control_address
-            return self._lines(address, "POST", f"/v1/instances/{instance.uuid}/{word}", body)
+            return self._post(instance.uuid, word, body)
 
         return HoldCourse(
             instance.uuid,
@@ -138,7 +138,7 @@ class Operators:
             name,
             self._names,
             drained=self.requests.drained,
-            ask=partial(self._lines, host.control_address),
+            ask=partial(self._desk.ask, host.control_address),
             restore=restore,
             now=self._now,
             observe=self._stage.observe,
@@ -174,38 +174,12 @@ class Operators:
             instance.boot(self._hosts[self._last[uuid]])
 
     def _ask(self, uuid: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        address = self._hosts[self._last[uuid]].control_address
-        return self._lines(address, "POST", f"/v1/instances/{uuid}/act", body)
+        return self._post(uuid, "act", body)
+
+    def _post(self, uuid: str, word: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        host = self._hosts[self._last[uuid]]
+        address = AGENT_OPERATOR if self._has_agent else host.control_address
+        return self._desk.ask(address, "POST", f"/v1/instances/{uuid}/{word}", body)
 
     def _now(self) -> float:
         return self._stage.timeline.now
-
-    async def _lines(
-        self, address: str, method: str, path: str, body: dict[str, Any] | None
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Sends a request and yields the lines of the answer; none of a refusal."""
-        stream = await self._stage.network.connect(self.process, address, _ROOT)
-        parser = h11.Connection(h11.CLIENT)
-        content = b"" if body is None else json.dumps(body).encode()
-        headers = {
-            "Host": "localhost",
-            "Content-Type": "application/json",
-            "Content-Length": str(len(content)),
-            "Connection": "close",
-        }
-        request = h11.Request(method=method, target=path, headers=list(headers.items()))
-        events = (request, h11.Data(content), h11.EndOfMessage())
-        rest, status = b"", 0
-        async with stream:
-            await stream.send_all(b"".join(parser.send(event) or b"" for event in events))
-            while not isinstance(event := parser.next_event(), h11.EndOfMessage):
-                if event is h11.NEED_DATA:
-                    parser.receive_data(await stream.receive_some())
-                elif isinstance(event, h11.Response):
-                    status = event.status_code
-                elif isinstance(event, h11.Data):
-                    *lines, rest = (rest + bytes(event.data)).split(b"\n")
-                    for line in filter(None, lines):
-                        yield json.loads(line)
-        if rest and status == _OK:
-            yield json.loads(rest)

@@ -24,6 +24,7 @@ class RejectWatch:
         now: the time of the run, in seconds.
         observe: called with what is observed.
         request_of: finds the request of an instance's vote on an event; "" if there is none.
+        vote_of_vim: the same of the VIM's alone; None: only the VIM asks.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class RejectWatch:
         now: Callable[[], float],
         observe: Callable[[Observation], None],
         request_of: Callable[[str, str], str],
+        vote_of_vim: Callable[[str, str], str] | None = None,
     ) -> None:
         self._now = now
         self._observe = observe
         self._request_of = request_of
+        self._vote_of_vim = vote_of_vim or request_of
         #: The requests by the id that the host gave them.
         self._invocations: dict[tuple[str, int], str] = {}
         #: The requests by the id that the agent gave them.
@@ -66,7 +69,7 @@ class RejectWatch:
             if "command_id" in message:
                 # Nobody waits for what a drain asks.
                 by_vim = message.get("who", VIM) == VIM
-                request = self._request_of(message.get("uuid", ""), message.get("event", ""))
+                request = self._vote_of_vim(message.get("uuid", ""), message.get("event", ""))
                 self.commands[message["command_id"]] = request if by_vim else ""
 
         return read_lines(b'"vote":true', asked)

@@ -161,9 +161,56 @@ class OperatorRequests(Requests):
             return
         event, is_vote = line["event"], step == "vote"
         if "seconds" in line and "window" in line:
-            request = self.name(uuid, event, is_vote)
+            request = self._name_heard(uuid, event, is_vote)
             self.accepted(request, uuid, event, vote=is_vote, seconds=line["seconds"])
         elif "result" in line:
             request = self.request_of(uuid, event, is_vote)
             if self.is_open(request):
                 self.answered(request, line["result"])
+
+    def _name_heard(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+        """Names a vote or notice by its line."""
+        return self.name(uuid, event, is_vote)
+
+
+class FleetOperatorRequests(OperatorRequests):
+    """Those of operators who ask through an agent.
+
+    The guest has a vote or notice before its line is here. So it is named when its host writes it.
+    """
+
+    late_s = OperatorRequests.late_s + 0.1
+
+    def __init__(
+        self,
+        prefix: str,
+        owner: Owner,
+        names: Mapping[str, str],
+        now: Callable[[], float],
+        observe: Callable[[Observation], None],
+    ) -> None:
+        super().__init__(prefix, owner, names, now, observe)
+        #: The last that was written, until its line is here; and those whose line was quicker.
+        self._written: dict[tuple[str, str, bool], str] = {}
+        self._quicker: set[tuple[str, str, bool]] = set()
+
+    def begin_action(self, uuid: str, action: str) -> None:
+        """See :class:`OperatorRequests`."""
+        super().begin_action(uuid, action)
+        self._written = {key: name for key, name in self._written.items() if key[0] != uuid}
+        self._quicker = {key for key in self._quicker if key[0] != uuid}
+
+    def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
+        """Takes what a host asks of an instance, or tells it."""
+        key = uuid, event, is_vote
+        if key in self._quicker:
+            self._quicker.discard(key)
+        else:
+            self._written[key] = self.name(uuid, event, is_vote)
+
+    def _name_heard(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+        key = uuid, event, is_vote
+        if key in self._written:
+            return self._written.pop(key)
+        self._quicker.add(key)
+        return self.name(uuid, event, is_vote)

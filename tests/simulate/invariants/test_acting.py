@@ -9,9 +9,11 @@ from hbtrio.simulate.observations import (
     Began,
     CommandEnded,
     Condition,
+    Decided,
     Notified,
     Observation,
     Owner,
+    Placed,
     Purpose,
 )
 from hbtrio.simulate.order_observations import HoldSet
@@ -103,6 +105,53 @@ VIM, OPERATOR, ACTION = Owner.VIM, Owner.OPERATOR, Purpose.ACTION
 )
 def test_an_instance_has_one_owner(stream: list[Observation], outcome: str) -> None:
     assert judged("one-owner", *stream).outcome == outcome
+
+
+MOVED = Placed(45, "vm0", "compute-1")
+
+
+@pytest.mark.parametrize(
+    ("owner", "stream", "outcome"),
+    [
+        (VIM, [MOVED], "moved"),
+        (VIM, [MOVED, Placed(46, "vm0", "compute-0")], VIOLATED),
+        (VIM, [Placed(45, "vm1", "compute-1")], VIOLATED),
+        (OPERATOR, [MOVED], VIOLATED),
+    ],
+)
+def test_the_vim_acts_where_a_vm_is_now(
+    owner: Owner, stream: list[Observation], outcome: str
+) -> None:
+    began = [Placed(1, "vm0", "compute-0"), action(40, OPERATOR)]
+    assert judged("one-owner", *began, *stream, action(50, owner, "a2")).outcome == outcome
+
+
+def verdict_of_vim(at_s: float, *, process: str = "compute-0") -> list[Observation]:
+    """A vote of the VIM from 35 s on, which agrees, and the VIM's action upon it."""
+    vote = asked(35, 60, action="a2")
+    return [vote, Decided(at_s, process, "r1", "accept"), action(at_s + 0.1, VIM, "a2")]
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        (verdict_of_vim(39.9), "taken"),  # its host has agreed before
+        (verdict_of_vim(50), VIOLATED),
+        ([*verdict_of_vim(50), *during(44, 45, C.VIM_AWAY, "vim")], "unheard"),
+        ([*verdict_of_vim(50), *during(44, 45, C.STOPPED, "agent")], "unheard"),
+        ([*verdict_of_vim(50), *during(44, 45, C.DISK_BAD, "agent")], "unheard"),
+        ([*verdict_of_vim(50), *during(44, 45, C.DOWN, "compute-0")], "unheard"),
+        ([*verdict_of_vim(50), *during(44, 45, C.LINK_DOWN, "compute-0")], "unheard"),
+        ([*verdict_of_vim(50), *during(44, 45, C.LINK_DOWN, "compute-1")], VIOLATED),
+        ([*during(33, 34, C.VIM_AWAY, "vim"), *verdict_of_vim(50)], VIOLATED),
+    ],
+)
+def test_the_vim_acts_beside_an_operator_only_on_what_was_agreed_before(
+    stream: list[Observation], outcome: str
+) -> None:
+    all_of_it = [Placed(1, "vm0", "compute-0"), action(40, OPERATOR), *stream]
+    ordered = sorted(all_of_it, key=lambda one: one.at_s)
+    assert judged("one-owner", *ordered).outcome == outcome
 
 
 FAILED = [*beating(), command(50), CommandEnded(55, "c1", "failed")]

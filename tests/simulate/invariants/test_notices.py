@@ -109,10 +109,19 @@ ENDED = ActionEnded(60, "a1")
         ([*ACTED, Began(55, C.VM_PAUSED, "vm0"), ENDED], 100, FINE),
         ([*ACTED, *during(55, 58, C.DOWN, "compute-0"), ENDED], 100, FINE),
         ([*ACTED, *during(55, 58, C.DOWN, "compute-0"), ENDED], 400, VIOLATED),
+        ([*ACTED, *during(55, 58, C.LINK_DOWN, "compute-0"), ENDED], 100, FINE),
+        ([*ACTED, *during(55, 58, C.DOWN, "agent"), ENDED], 100, FINE),
+        ([*ACTED, *during(55, 58, C.DISK_BAD, "agent"), ENDED], 100, FINE),
+        ([*ACTED, *during(55, 58, C.DISK_BAD, "agent"), ENDED], 400, VIOLATED),
         ([*ACTED[:1], action(45), notified(50), ENDED], 100, FINE),
+        ([action(30, number="a2"), *ACTED, ENDED], 100, "both"),
+        ([action(30, number="a2"), *ACTED, ActionEnded(55, "a2"), ENDED], 100, "both"),
+        ([action(30, number="a2"), ActionEnded(49, "a2"), *ACTED, ENDED], 100, VIOLATED),
+        ([action(30, Owner.OPERATOR, "a2"), *ACTED, ENDED], 100, VIOLATED),
     ],
 )
 def test_an_operator_s_action_ends_after_its_notices(
     stream: list[Observation], end_s: float, outcome: str
 ) -> None:
-    assert judged("notice-ended", *stream, end_s=end_s).outcome == outcome
+    ordered = sorted(stream, key=lambda one: one.at_s)
+    assert judged("notice-ended", *ordered, end_s=end_s).outcome == outcome

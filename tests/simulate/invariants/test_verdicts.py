@@ -51,6 +51,9 @@ def verdict(at_s: float, result: str = "accept", request: str = "r1") -> Verdict
         ([ASKED, *during(45, 46, C.VIM_AWAY, "vim")], "vim-away"),
         ([BY_OPERATOR, *during(45, 46, C.VIM_AWAY, "vim")], VIOLATED),
         ([BY_OPERATOR, *during(45, 46, C.STOPPED, "agent")], "agent-away"),
+        ([PLACED, BY_OPERATOR, *during(45, 46, C.LINK_DOWN, "compute-0")], "agent-away"),
+        ([PLACED, BY_OPERATOR, *during(45, 46, C.LINK_DOWN, "compute-1")], VIOLATED),
+        ([PLACED, ASKED, *during(45, 46, C.LINK_DOWN, "compute-0")], VIOLATED),
     ],
 )
 def test_every_question_has_its_verdict_in_time(stream: list[Observation], outcome: str) -> None:
@@ -196,6 +199,15 @@ def line(at_s: float, result: str = "accept") -> Recorded:
         ([*during(40, 48, C.DOWN, "agent"), verdict(54), line(107.9)], VIOLATED),
         ([verdict(50), *during(51, 58, C.DOWN, "agent")], VIOLATED),
         ([*during(51, 52, C.DOWN, "compute-0"), verdict(53)], VIOLATED),
+        (
+            [PLACED, BY_OPERATOR, verdict(45), *during(46, 48, C.DISK_BAD, "agent"), line(51)],
+            "agent-away",
+        ),
+        (
+            [PLACED, BY_OPERATOR, verdict(45), *during(46, 48, C.LINK_DOWN, "compute-0"), line(51)],
+            "agent-away",
+        ),
+        ([PLACED, ASKED, verdict(45), *during(46, 48, C.LINK_DOWN, "compute-0")], VIOLATED),
         ([PLACED, BY_OPERATOR, verdict(45), ProcessStarted(46, "compute-0")], "host-died"),
         ([PLACED, BY_OPERATOR, ProcessStarted(44, "compute-0"), verdict(45)], VIOLATED),
         ([PLACED, BY_OPERATOR, verdict(45), ProcessStarted(46, "compute-1")], VIOLATED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import ClassVar, Final
 
@@ -9,11 +10,16 @@ from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HELD, HOST_AWAY, LOG
 from hbtrio.simulate.invariants.losses import FROZEN, acted_due_s
 from hbtrio.simulate.observations import (
+    AGENT,
+    REJECT,
+    VIM,
     ActionBegan,
+    Asked,
     Began,
     CommandBegan,
     CommandEnded,
     Condition,
+    Decided,
     Observation,
     Owner,
     Purpose,
@@ -60,20 +66,42 @@ _NOTICE: Final = Excuse("notice", "notices of the VIM are always delivered, and 
 _TAKEN: Final = Excuse(
     "taken", "an operator takes the instance from the VIM: who asks now knows best"
 )
+_UNHEARD: Final = Excuse(
+    "unheard",
+    "the VIM could not hear of an operator's action: itself, the agent, the host or the link "
+    "between them was away",
+)
+_MOVED: Final = Excuse(
+    "moved", "the VM has moved away from the host on which an operator's action is in progress"
+)
 
 
 class OneOwner(Invariant):
     """An instance has one owner at a time: the VIM, an operator or one command."""
 
     name = "one-owner"
-    excuses = (LOG, _LAPSED, _NOTICE, _TAKEN)
+    excuses = (LOG, _LAPSED, _NOTICE, _TAKEN, _UNHEARD, _MOVED)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        #: The last vote of each action of the VIM.
+        self._votes: dict[str, Asked] = {}
+        #: When a vote was first decided in favour of its event.
+        self._agreed_s: dict[str, float] = {}
+        #: The host on which each instance was when an action on it began.
+        self._hosts: dict[str, str] = {}
 
     def see(self, observation: Observation) -> None:
         """Judges what begins beside something that goes on."""
         match observation:
+            case Asked(vote=True, owner=Owner.VIM, action=action):
+                self._votes[action] = observation
+            case Decided(request=request, result=result) if result != REJECT:
+                self._agreed_s.setdefault(request, observation.at_s)
             case CommandBegan():
                 self._command(observation)
-            case ActionBegan():
+            case ActionBegan(action=action, instance=instance):
+                self._hosts[action] = self.truth.host_of.get(instance, "")
                 for other in self.truth.actions(observation.instance):
                     if other.began is not observation:
                         self._action(observation, other)
@@ -97,12 +125,31 @@ class OneOwner(Invariant):
             )
 
     def _action(self, began: ActionBegan, other: Action) -> None:
-        by_vim = other.began.owner is Owner.VIM
+        by_vim = began.owner is Owner.VIM
+        vote = self._votes.get(began.action)
         self.judge(
             f"an action of {began.owner.value} on {began.instance} beside {_words(other)}",
-            (_TAKEN, began.owner is Owner.OPERATOR and by_vim),
-            (_NOTICE, began.owner is Owner.VIM and not began.voted),
+            (_TAKEN, self._takes(began, vote, other)),
+            (_NOTICE, by_vim and not began.voted),
             (_LAPSED, self._lapsed(other)),
+            (_UNHEARD, by_vim and vote is not None and self._was_unheard(vote)),
+            (_MOVED, by_vim and self._hosts[other.began.action] != self._hosts[began.action]),
+        )
+
+    def _takes(self, began: ActionBegan, vote: Asked | None, other: Action) -> bool:
+        """Whether an operator's action begins after a vote of the VIM has agreed to its own."""
+        if began.owner is Owner.OPERATOR:
+            return other.began.owner is Owner.VIM
+        agreed_s = math.inf if vote is None else self._agreed_s.get(vote.request, math.inf)
+        return other.began.owner is Owner.OPERATOR and agreed_s <= other.began.at_s
+
+    def _was_unheard(self, vote: Asked) -> bool:
+        """Whether whoever passes on the verdict of a vote was away since it was asked."""
+        truth, host = self.truth, self.truth.host_of.get(vote.instance, "")
+        return (
+            truth.held_since(vote.at_s, VIM, Condition.VIM_AWAY)
+            or truth.held_since(vote.at_s, AGENT, *AWAY, Condition.DISK_BAD)
+            or truth.held_since(vote.at_s, host, *AWAY, Condition.LINK_DOWN)
         )
 
     def _lapsed(self, action: Action) -> bool:

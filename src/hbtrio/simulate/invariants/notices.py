@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Final
 
@@ -10,6 +11,7 @@ import attrs
 from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, VIM_AWAY
 from hbtrio.simulate.observations import (
+    AGENT,
     REJECT,
     VIM,
     ActionBegan,
@@ -112,17 +114,27 @@ class _Open:
     due_s: float
 
 
+_BOTH: Final = Excuse(
+    "both", "the VIM went on with its action on the VM, which an operator had taken from it"
+)
+
+
 class NoticeEnded(Invariant):
     """Every notice of an event is followed by its end, by its cancellation or by it."""
 
     name = "notice-ended"
-    excuses = (GUEST_AWAY, VIM_AWAY)
+    excuses = (GUEST_AWAY, VIM_AWAY, _BOTH)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
         self._open: dict[str, _Open] = {}
         #: The actions of operators that are in progress: their hosts send all notices themselves.
         self._by_operators: set[str] = set()
+        #: All actions of operators that were ever in progress.
+        self._of_operators: set[str] = set()
+        #: The instances of the VIM's actions in progress, and when the last on each has ended.
+        self._by_vim: dict[str, str] = {}
+        self._vim_ended_s: dict[str, float] = {}
 
     def see(self, observation: Observation) -> None:
         """Follows each notice to its end."""
@@ -143,6 +155,11 @@ class NoticeEnded(Invariant):
                 self._open.pop(instance, None)  # it has happened
             case ActionBegan(owner=Owner.OPERATOR, action=action):
                 self._by_operators.add(action)
+                self._of_operators.add(action)
+            case ActionBegan(action=action, instance=instance):
+                self._by_vim[action] = instance
+            case ActionEnded(action=action) if action in self._by_vim:
+                self._vim_ended_s[self._by_vim.pop(action)] = observation.at_s
             case ActionEnded(action=action) if action in self._by_operators:
                 self._by_operators.discard(action)
                 self._action_ended(action)
@@ -154,12 +171,16 @@ class NoticeEnded(Invariant):
                 self.agenda.add(self.truth.now_s + ARRIVES_S, partial(self._check_soon, opened))
 
     def _check_soon(self, opened: _Open) -> None:
-        """Checks at once what a host that was there all the time has called off, or has not."""
+        """Checks at once what a host that was there all the time has called off, or has not.
+
+        One that operators reach through an agent goes on without them if that is away.
+        """
         since_s, instance = opened.notified.at_s, opened.notified.instance
         host = self.truth.host_of[instance]
         if not (
             self.truth.held_since(since_s, instance, *UNREACHABLE)
-            or self.truth.held_since(since_s, host, *AWAY)
+            or self.truth.held_since(since_s, host, *AWAY, Condition.LINK_DOWN)
+            or self.truth.held_since(since_s, AGENT, *AWAY, Condition.DISK_BAD)
         ):
             self._check(opened)
 
@@ -172,4 +193,13 @@ class NoticeEnded(Invariant):
                 f"{instance} was told of {notified.event} at {since_s:.3f} s, and of no end",
                 (GUEST_AWAY, self.truth.held_since(since_s, instance, *UNREACHABLE)),
                 (VIM_AWAY, self.truth.held_since(since_s, VIM, Condition.VIM_AWAY)),
+                (_BOTH, self._was_both(notified)),
             )
+
+    def _was_both(self, notified: Notified) -> bool:
+        """Whether the VIM acted on an instance, too, since an operator's action had it told."""
+        instance = notified.instance
+        since_s = self._vim_ended_s.get(instance, -math.inf)
+        return notified.action in self._of_operators and (
+            instance in self._by_vim.values() or since_s >= notified.at_s
+        )

@@ -27,7 +27,9 @@ from hbtrio.simulate.observations import (
 _AGENT: Final = (*AWAY, Condition.DISK_BAD)
 
 _AGENT_AWAY: Final = Excuse(
-    "agent-away", "the agent or host that was asked was stopped, down or without a disk meanwhile"
+    "agent-away",
+    "the agent or host that was asked was stopped, down or without a disk meanwhile, or the link "
+    "between them was cut",
 )
 
 
@@ -77,7 +79,7 @@ class OneVerdict(Invariant):
     def _look(self, asked: Asked) -> None:
         if asked.request in self._answered:
             return
-        agent_away = self.truth.held_since(asked.at_s, self._decider(asked), *_AGENT)
+        agent_away = self._agent_away(asked)
         vim_away = self._vim_away(asked)
         if not (agent_away or vim_away):
             self._missed.add(asked.request)
@@ -89,23 +91,31 @@ class OneVerdict(Invariant):
         """Judges a verdict that was due while something was away, and comes now."""
         since_s = self.truth.now_s - self.bounds.crossed_s
         # An operator still waits for a host that goes on; the VIM has gone on by itself.
-        waits = asked.owner is Owner.OPERATOR
-        away = waits and self.truth.held_since(asked.at_s, self._decider(asked), *_AGENT)
+        away = asked.owner is Owner.OPERATOR and self._agent_away(asked)
         self.judge(
             f"{_words(asked)} has its verdict only now",
             (VIM_AWAY, self._vim_away(asked)),
             (_AGENT_AWAY, away),
             (
                 STOPPED_BETWEEN,
-                self.truth.held_since(since_s, self._decider(asked), Condition.STOPPED),
+                any(
+                    self.truth.held_since(since_s, one, Condition.STOPPED)
+                    for one in self._deciders(asked)
+                ),
             ),
         )
 
-    def _decider(self, asked: Asked) -> str:
-        """Who answers: the agent, or the host that an operator has asked."""
+    def _deciders(self, asked: Asked) -> tuple[str, ...]:
+        """Who answers: the agent; an operator's host, through the agent if there is one."""
         if asked.owner is Owner.VIM:
-            return AGENT
-        return self.truth.host_of.get(asked.instance, AGENT)
+            return (AGENT,)
+        return AGENT, self.truth.host_of.get(asked.instance, "")
+
+    def _agent_away(self, asked: Asked) -> bool:
+        conditions = (*_AGENT, Condition.LINK_DOWN)
+        return any(
+            self.truth.held_since(asked.at_s, one, *conditions) for one in self._deciders(asked)
+        )
 
     def _vim_away(self, asked: Asked) -> bool:
         away = self.truth.held_since(asked.at_s, VIM, Condition.VIM_AWAY)
@@ -282,12 +292,14 @@ class HistoryAgrees(Invariant):
     def _missing(self, verdict: Verdict) -> None:
         if self._recorded[verdict.request]:
             return
-        process = self._hosts.get(verdict.request, AGENT)
-        since_s = self.truth.now_s - RECORDED_S
-        away = self.truth.held_since(since_s, process, *_AGENT) or self.truth.held_since(
-            since_s - _RETRY_S, process, Condition.DISK_BAD
+        truth, host = self.truth, self._hosts.get(verdict.request, "")
+        since_s = truth.now_s - RECORDED_S
+        away = any(
+            truth.held_since(since_s, process, *_AGENT, Condition.LINK_DOWN)
+            or truth.held_since(since_s - _RETRY_S, process, Condition.DISK_BAD)
+            for process in (host, AGENT)
         )
-        died = process != AGENT and self.truth.started_s.get(process, 0.0) > verdict.at_s
+        died = truth.started_s.get(host, 0.0) > verdict.at_s
         self.judge(
             f"{verdict.request}: the history has nothing about it",
             (_AGENT_AWAY, away),

@@ -1,0 +1,87 @@
+"""Operators who act through the agent, beside the VIM."""
+
+from __future__ import annotations
+
+import pytest
+
+from hbtrio.simulate.fleet import Fleet
+from hbtrio.simulate.observations import (
+    AGENT,
+    ActionBegan,
+    ActionEnded,
+    Asked,
+    CommandBegan,
+    Decided,
+    Notified,
+    Observation,
+    Owner,
+    Purpose,
+    Recorded,
+    Verdict,
+)
+from hbtrio.simulate.order_observations import HoldEnded, HoldSet
+from hbtrio.simulate.scenario import Scenario
+from hbtrio.simulate.schedule import Schedule
+
+UNTIL_S = 280.0
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[Observation]:
+    """What is observed in a quiet fleet with an agent."""
+    seen: list[Observation] = []
+    Fleet(Schedule(seed=4, minutes=8.0, vms=4, hosts=2), seen.append).run(UNTIL_S)
+    return seen
+
+
+def requests_of(owner: Owner, seen: list[Observation]) -> set[str]:
+    return {one.request for one in seen if isinstance(one, Asked) and one.owner is owner}
+
+
+def test_both_act(seen: list[Observation]) -> None:
+    began = [one for one in seen if isinstance(one, ActionBegan)]
+    assert {one.owner for one in began} == set(Owner)
+    ended = {one.action for one in seen if isinstance(one, ActionEnded)}
+    by_operators = {one.action for one in began if one.owner is Owner.OPERATOR}
+    assert len(by_operators & ended) > 2
+    commands = [one for one in seen if isinstance(one, CommandBegan)]
+    assert {one.purpose for one in commands} == {Purpose.ACTION}
+
+
+def test_who_has_asked_is_told_apart(seen: list[Observation]) -> None:
+    """The agent decides for the VIM, an operator's host for the operator; the history has both."""
+    answered = {one.request for one in seen if isinstance(one, Verdict)}
+    recorded = {one.request for one in seen if isinstance(one, Recorded)}
+    decided: dict[Owner, set[str]] = {}
+    for owner in Owner:
+        of_owner = requests_of(owner, seen) & answered
+        assert len(of_owner) > 2
+        assert of_owner <= recorded
+        processes = {
+            one.process for one in seen if isinstance(one, Decided) and one.request in of_owner
+        }
+        decided[owner] = processes
+    assert AGENT in decided[Owner.VIM]
+    assert AGENT not in decided[Owner.OPERATOR]
+
+
+def test_a_guest_is_told_of_whose_action_it_is(seen: list[Observation]) -> None:
+    began = {one.action: one for one in seen if isinstance(one, ActionBegan)}
+    told = [one for one in seen if isinstance(one, Notified)]
+    assert {began[one.action].owner for one in told} == set(Owner)
+    assert all(began[one.action].instance == one.instance for one in told)
+
+
+def test_holds_are_set_and_over(seen: list[Observation]) -> None:
+    holds = [one for one in seen if isinstance(one, HoldSet)]
+    assert len({one.instance for one in holds}) > 1
+    assert all(one.stored for one in holds)
+    ended = [one for one in seen if isinstance(one, HoldEnded) and one.certain]
+    assert 0 < len(ended) < len(holds)
+
+
+def test_in_a_scenario_one_alone_acts() -> None:
+    seen: list[Observation] = []
+    schedule = Schedule(seed=1, minutes=4.0, vms=2, hosts=2, scenario=Scenario.MIGRATE)
+    Fleet(schedule, seen.append).run(30.0)
+    assert [one.owner for one in seen if isinstance(one, ActionBegan)] == [Owner.VIM]
