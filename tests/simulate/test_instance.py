@@ -211,6 +211,16 @@ def test_a_hang_lasts_until_a_reset(world: World) -> None:
     ]
 
 
+def test_one_that_hangs_while_it_boots_never_comes_up(world: World) -> None:
+    world.instance.reset()
+    world.instance.hang()
+    world.run(60.0)
+    assert not world.instance.guest_lives
+    world.instance.reset()
+    world.run(20.0)
+    assert world.instance.guest_lives
+
+
 def test_a_guest_told_to_shut_down_ends_and_then_its_qemu(world: World) -> None:
     guest = world.instance.guest
     assert guest is not None

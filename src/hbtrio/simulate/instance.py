@@ -236,7 +236,7 @@ class Instance:
     # -- what happens in it ------------------------------------------------------------------------
 
     def hang(self) -> None:
-        """Its operating system hangs for good, until a reset."""
+        """Its operating system hangs for good, until a reset; also one that boots."""
         if self.runs and not self.hung:
             self.hung = True
             self._begin(Condition.VM_HUNG)
@@ -294,7 +294,7 @@ class Instance:
         self._timeline.after(self._random.uniform(*_BOOT_S), partial(self._booted, self._boots))
 
     def _booted(self, boot: int) -> None:
-        if boot != self._boots:
+        if boot != self._boots or self.hung:
             return
         if self.machine.paused:
             self._timeline.after(_LOOK_S, partial(self._booted, boot))
