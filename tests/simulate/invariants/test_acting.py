@@ -174,6 +174,8 @@ HOST = "compute-0"
         ([*FAILED, command(60, number="c2", purpose=ACTION)], VIOLATED),
         ([*FAILED, reported(60, "not-acted", "limit")], FINE),
         ([*FAILED, reported(60, "heartbeating")], FINE),
+        ([*FAILED[:3], reported(52, "heartbeating"), FAILED[3]], FINE),
+        ([*FAILED[:3], reported(52, "heartbeating"), loss(53), FAILED[3]], VIOLATED),
         ([*FAILED, reported(60, "paused")], FINE),
         ([*FAILED, reported(60, "loss")], VIOLATED),
         ([*FAILED, Began(60, C.VM_GONE, "vm0")], "gone"),

@@ -18,7 +18,7 @@ from hbtrio.simulate.observations import (
     Verdict,
 )
 from hbtrio.wire.vocabulary import ACTION_TABLE, Event
-from support.judged import FINE, VIOLATED, action, asked, during, judged
+from support.judged import FINE, VIOLATED, action, asked, during, judged, reported
 
 C = Condition
 
@@ -53,6 +53,8 @@ AGAIN = [asked(60, 70, "r2"), Verdict(65, "r2", "accept")]
         ([ASKED, rejected(), Recorded(45.5, "r1", "accept", True), notified(46)], "overridden"),
         ([ASKED, rejected(), Recorded(45.5, "r2", "accept", True), notified(46)], VIOLATED),
         ([ASKED, rejected(), Recorded(45.5, "r1", "accept"), notified(46)], VIOLATED),
+        ([ASKED, rejected(), reported(45.5, "overridden"), notified(46)], "overridden"),
+        ([ASKED, reported(44, "overridden"), rejected(), notified(46)], VIOLATED),
         ([ASKED, *during(41, 49, C.VIM_AWAY, "vim"), rejected(50.1), notified(51)], "gone-on"),
         ([ASKED, *during(41, 49, C.VIM_AWAY, "vim"), rejected(49.9), notified(51)], VIOLATED),
         ([*during(30, 39, C.VIM_AWAY, "vim"), ASKED, rejected(50.1), notified(51)], VIOLATED),

@@ -247,13 +247,18 @@ class CommandRetried(Followed):
                 self._running[observation.command] = observation
             case CommandEnded(command=command, outcome=outcome):
                 began = self._running.pop(command, None)
-                if began is not None and outcome in FAILED:
+                if began is not None and outcome in FAILED and not self._is_back(began):
                     what = f"{began.name} of {began.instance} failed"
                     self._expect(began.instance, what)
                     if outcome in IN_VAIN:
                         self._expect_soon(began.instance, what)
             case ActionBegan(instance=instance):
                 self._in_vain_s.pop(instance, None)
+
+    def _is_back(self, began: CommandBegan) -> bool:
+        """Whether the instance heartbeats again since a command on it has begun."""
+        heard_s = self.truth.heard_s.get(began.instance, -math.inf)
+        return heard_s > began.at_s and self.truth.heartbeats(began.instance)
 
     def _expect_soon(self, instance: str, what: str) -> None:
         since_s = self._in_vain_s[instance] = self.truth.now_s

@@ -24,6 +24,7 @@ from hbtrio.simulate.observations import (
     Observation,
     Owner,
     Recorded,
+    Reported,
     Verdict,
 )
 
@@ -61,6 +62,9 @@ class NoNoticeAfterReject(Invariant):
         #: When the vote of an action was rejected, and the request.
         self._rejected: dict[str, Verdict] = {}
         self._overridden: set[str] = set()
+        #: When a reject of each instance was overridden last, as its host says: one that a plan has
+        #: asked for is of no request.
+        self._overridden_s: dict[str, float] = {}
 
     def see(self, observation: Observation) -> None:
         """Judges notices by the votes of their actions."""
@@ -78,14 +82,20 @@ class NoNoticeAfterReject(Invariant):
                 | Recorded(overridden=True, request=request)
             ):
                 self._overridden.add(request)
+            case Reported(kind="overridden", instance=instance, at_s=at_s):
+                self._overridden_s[instance] = at_s
             case Notified(event=event, action=action) if event in ENDS:
                 if (rejected := self._rejected.get(action)) is not None:
                     self.judge(
                         f"{observation.instance} is told of {event}, and rejected it at "
                         f"{rejected.at_s:.3f} s",
-                        (OVERRIDDEN, rejected.request in self._overridden),
+                        (OVERRIDDEN, self._was_overridden(observation.instance, rejected)),
                         (_GONE_ON, self._had_gone_on(rejected)),
                     )
+
+    def _was_overridden(self, instance: str, rejected: Verdict) -> bool:
+        overridden_s = self._overridden_s.get(instance, -math.inf)
+        return rejected.request in self._overridden or overridden_s >= rejected.at_s
 
     def _had_gone_on(self, rejected: Verdict) -> bool:
         asked = self._votes[rejected.request]
