@@ -236,12 +236,11 @@ class Instance:
     # -- what happens in it ------------------------------------------------------------------------
 
     def hang(self) -> None:
-        """Its operating system hangs for good, until a reset; also one that boots."""
-        if self.runs and not self.hung:
+        """Its operating system hangs for good, until a reset; one that boots does not."""
+        if self.runs and not self.hung and self.guest is not None:
             self.hung = True
             self._begin(Condition.VM_HUNG)
-            if self.guest is not None:
-                self.guest.process.freeze("hang")
+            self.guest.process.freeze("hang")
 
     def stall(self, seconds: float) -> None:
         """The VM does not get the CPU for a while, and its clocks stand still with it."""
@@ -294,7 +293,7 @@ class Instance:
         self._timeline.after(self._random.uniform(*_BOOT_S), partial(self._booted, self._boots))
 
     def _booted(self, boot: int) -> None:
-        if boot != self._boots or self.hung:
+        if boot != self._boots:
             return
         if self.machine.paused:
             self._timeline.after(_LOOK_S, partial(self._booted, boot))
