@@ -231,14 +231,14 @@ def test_a_final_ends_the_registration_and_what_was_asked() -> None:
 def test_a_connection_that_closes_withdraws_the_application() -> None:
     application = registered()
     application.ask(Event.STOP, VOTE)
-    assert application.closed() == [
+    assert application.closed(has_left=True) == [
         Withdrew(),
         ApplicationStateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED),
     ]
     assert state_of(application) == (GONE, WELL, math.inf)
     assert not application.registered
     for deliver in (
-        application.closed,
+        lambda: application.closed(has_left=True),
         lambda: application.received(INIT, 12.0),
         lambda: application.received(Final(""), 12.0),
     ):
@@ -565,7 +565,7 @@ def test_it_is_asked_and_answers_under_that_id(state: ApplicationState) -> None:
 def test_only_a_registered_application_is_asked(state: ApplicationState) -> None:
     application = connected()
     if state is GONE:
-        application.closed()
+        application.closed(has_left=True)
     with pytest.raises(ValueError, match="the application is not registered"):
         application.ask(Event.PAUSE, VOTE)
 
@@ -590,7 +590,7 @@ def test_an_answer_after_the_window_is_ignored() -> None:
     application.ask(Event.PAUSE, VOTE)
     application.unask()
     assert application.received(response(101), 30.0) == [NO_ROUND]
-    assert application.closed() == [
+    assert application.closed(has_left=True) == [
         ApplicationStateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED)
     ]
 
@@ -726,5 +726,5 @@ def test_any_course_of_events(steps: list[AppMessage | str]) -> None:
         assert application.registered is (application.deadline < math.inf)
         reason = application.health.reason
         assert reason == plain_text(reason, 191)
-    left = application.closed()
+    left = application.closed(has_left=True)
     assert left.count(Withdrew()) == owed

@@ -7,10 +7,30 @@ import itertools
 import pytest
 
 from hbtrio.fsm.application import ApplicationSession
-from hbtrio.fsm.application_effects import Ignored, InhibitionChanged
+from hbtrio.fsm.application_effects import (
+    Answered,
+    Ignored,
+    InhibitionChanged,
+    SendToApplication,
+    WithdrewReject,
+)
 from hbtrio.fsm.inhibition import Inhibition
-from hbtrio.wire.app_messages import AppInhibit, AppInit, AppMessage, Final
-from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, NotificationType
+from hbtrio.wire.app_messages import (
+    AppActionNotify,
+    AppActionResponse,
+    AppInhibit,
+    AppInit,
+    AppMessage,
+    AppReady,
+    Final,
+)
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    CorrectiveAction,
+    Event,
+    NotificationType,
+    VoteResult,
+)
 
 VOTE, NOTICE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 INIT = AppInit("backup", 1000, 8, 8, 8, 13, CorrectiveAction.NONE)
@@ -30,9 +50,9 @@ def test_it_is_for_the_votes_on_its_events_alone() -> None:
     assert application.inhibition is not None
     assert application.inhibition.since == 11.0
     for event in EVENT_TABLE:
-        held = application.inhibits(event, VOTE)
+        held = application.reject_inhibited(event, VOTE)
         assert (held is application.inhibition) == (event in STOP.events)
-        assert application.inhibits(event, NOTICE) is None
+        assert application.reject_inhibited(event, NOTICE) is None
 
 
 def test_its_reason_is_fit_for_a_log_and_for_the_host() -> None:
@@ -69,7 +89,7 @@ def test_it_ends_with_its_registration(end: AppMessage | None) -> None:
     application = registered()
     application.received(STOP, 11.0)
     if end is None:
-        application.closed()
+        application.closed(has_left=True)
     else:
         application.received(end, 12.0)
     assert application.inhibition is None
@@ -82,4 +102,68 @@ def test_silence_does_not_end_it() -> None:
     application.expired(application.deadline, late=False, stalled_s=0.0)
     application.expired(100.0, late=False, stalled_s=0.0)
     assert not application.health.healthy
-    assert application.inhibits(Event.STOP, VOTE) is not None
+    assert application.reject_inhibited(Event.STOP, VOTE) is not None
+
+
+def over(application: ApplicationSession, end: AppMessage | None) -> list[WithdrewReject]:
+    """The rejects that an end takes back."""
+    effects = application.closed(has_left=True) if end is None else application.received(end, 20.0)
+    return [one for one in effects if isinstance(one, WithdrewReject)]
+
+
+NOTHING = AppInhibit(frozenset(), "")
+
+
+@pytest.mark.parametrize("end", [NOTHING, Final("Exiting"), None])
+def test_its_end_takes_back_what_it_has_rejected_since(end: AppMessage | None) -> None:
+    application = registered()
+    application.received(STOP, 11.0)
+    application.reject_inhibited(Event.STOP, VOTE)
+    application.reject_inhibited(Event.STOP, VOTE)
+    application.reject_inhibited(Event.REBOOT, NOTICE)
+    application.reject_inhibited(Event.PAUSE, VOTE)
+    assert over(application, end) == [WithdrewReject(Event.STOP)]
+
+
+def test_an_end_by_the_guest_takes_nothing_back() -> None:
+    """The application connects again, and inhibits again."""
+    application = registered()
+    application.received(STOP, 11.0)
+    application.reject_inhibited(Event.STOP, VOTE)
+    effects = application.closed(has_left=False)
+    assert not [one for one in effects if isinstance(one, WithdrewReject)]
+
+
+def test_a_second_registration_takes_nothing_back() -> None:
+    application = registered()
+    application.received(STOP, 11.0)
+    application.reject_inhibited(Event.STOP, VOTE)
+    assert over(application, INIT) == []
+    application.received(STOP, 21.0)
+    assert over(application, NOTHING) == []
+
+
+def test_each_reject_is_taken_back_once_with_the_last_that_inhibits_its_event() -> None:
+    application = registered()
+    application.received(STOP, 11.0)
+    application.reject_inhibited(Event.STOP, VOTE)
+    application.reject_inhibited(Event.REBOOT, VOTE)
+    assert over(application, AppReady(Event.STOP)) == []  # it still inhibits
+    fewer = AppInhibit(frozenset({Event.REBOOT}), "a dump")
+    assert over(application, fewer) == [WithdrewReject(Event.STOP)]
+    assert over(application, AppReady(Event.STOP)) == []
+    assert over(application, NOTHING) == [WithdrewReject(Event.REBOOT)]
+    assert over(application, None) == []
+
+
+def test_a_reject_of_its_own_is_taken_back_too_if_it_inhibits_the_event() -> None:
+    """Asked before its inhibition came, an application of the SDK rejects by itself."""
+    application = registered()
+    (asked,) = application.ask(Event.STOP, VOTE)
+    assert isinstance(asked, SendToApplication)
+    assert isinstance(asked.message, AppActionNotify)
+    number = asked.message.invocation_id
+    reject = AppActionResponse(number, Event.STOP, VOTE, VoteResult.REJECT, "a dump")
+    application.received(STOP, 11.0)
+    assert application.received(reject, 12.0) == [Answered(VoteResult.REJECT, "a dump")]
+    assert over(application, None) == [WithdrewReject(Event.STOP)]

@@ -99,7 +99,7 @@ class ApplicationSession:
         self._asked_id: int | None = None
         #: The event of the open vote; None for a notice.
         self._asked_event: Event | None = None
-        #: The events that it has rejected when it was asked last.
+        #: The events that it has rejected, or inhibited, when they were voted on last.
         self._rejected: set[Event] = set()
         #: The interval of the refusal that was logged last.
         self._refused_ms: int | None = None
@@ -125,7 +125,7 @@ class ApplicationSession:
                 return self._init(message, now)
             case FinalMessage():
                 effects = self._step(ApplicationEvent.FINAL_CAME)
-                return [*self._forget(), *effects]
+                return [*self._end_inhibition(), *self._forget(), *effects]
             case AppChallengeResponse():
                 return self._answer(message, now)
             case AppActionResponse(invocation_id=answered) if answered == self._asked_id:
@@ -140,10 +140,7 @@ class ApplicationSession:
             case AppMoreTime(invocation_id=asked, request=number):
                 return [SendToApplication(AppTimeGranted(asked, number, 0, NOT_OPEN))]
             case AppReady(event_type=event):
-                # Once for each reject: nobody waits for an application that has not rejected.
-                is_known = event in self._rejected
-                self._rejected.discard(event)
-                return [WithdrewReject(event)] if is_known else []
+                return self._take_back(frozenset({event}))
             case AppActionResponse():
                 return [Ignored("an answer to no vote or notice that is open")]
             case _:
@@ -223,23 +220,35 @@ class ApplicationSession:
         effects.append(SendToApplication(asked))
         return effects
 
-    def inhibits(self, event: Event, notification: NotificationType) -> Inhibition | None:
-        """Returns what rejects this vote without a question; None for a notice."""
-        held = self.inhibition if notification is NotificationType.REVOCABLE else None
-        return held if held is not None and event in held.events else None
+    def reject_inhibited(self, event: Event, notification: NotificationType) -> Inhibition | None:
+        """Returns what rejects this vote without a question; None if it has to be asked.
+
+        Such a reject is taken back by the end of the inhibition.
+        """
+        held = self.inhibition
+        is_vote = notification is NotificationType.REVOCABLE
+        if held is None or not is_vote or event not in held.events:
+            return None
+        self._rejected.add(event)
+        return held
 
     def unask(self) -> None:
         """Ends the open vote or notice; a late response is ignored."""
         self._asked_id = None
 
-    def closed(self) -> list[Effect]:
+    def closed(self, *, has_left: bool) -> list[Effect]:
         """Handles the end of the connection and returns the effects.
+
+        Args:
+            has_left: whether the application has ended it. What it inhibits is over then; if the
+                guest closes the connection, the application comes back and inhibits again.
 
         Raises:
             IllegalEvent: the connection was closed before.
         """
         effects = self._step(ApplicationEvent.CONNECTION_CLOSED)
-        return [*self._forget(), *effects]
+        over = self._end_inhibition() if has_left else []
+        return [*over, *self._forget(), *effects]
 
     def _init(self, init: AppInit, now: float) -> list[Effect]:
         accepted = init.heartbeat_interval_ms >= MIN_INTERVAL_MS
@@ -297,7 +306,21 @@ class ApplicationSession:
         if old is not None and old.events == inhibit.events:
             since = old.since
         self.inhibition = Inhibition(inhibit.events, reason, since) if inhibit.events else None
-        return [] if self.inhibition == old else [InhibitionChanged()]
+        if self.inhibition == old:
+            return []
+        ended = frozenset() if old is None else old.events - inhibit.events
+        return [InhibitionChanged(), *self._take_back(ended)]
+
+    def _end_inhibition(self) -> list[Effect]:
+        held, self.inhibition = self.inhibition, None
+        return [] if held is None else self._take_back(held.events)
+
+    def _take_back(self, events: frozenset[Event]) -> list[Effect]:
+        """Takes rejects back, once each: nobody waits for one that has not rejected."""
+        held = frozenset() if self.inhibition is None else self.inhibition.events
+        known = (events & self._rejected) - held
+        self._rejected -= known
+        return [WithdrewReject(event) for event in sorted(known)]
 
     def _voted(self, result: VoteResult) -> None:
         if (event := self._asked_event) is not None:

@@ -213,7 +213,7 @@ class GuestApplication:
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._apply(self._session.closed())
+            self._apply(self._session.closed(has_left=True))
             self._note_change()
 
     async def _send_challenges(self) -> None:

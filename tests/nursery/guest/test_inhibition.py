@@ -11,7 +11,7 @@ import trio
 from hbtrio.app import Accept, Application, Inhibition, Vote
 from hbtrio.wire.app_messages import AppActionNotify, AppInhibit
 from hbtrio.wire.app_status import InhibitionStatus
-from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.channel_messages import OFFERED, ActionNotify, InitAck, RejectWithdrawn
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.guest_world import STOP_NOTICE, STOP_VOTE, response, said
 from support.raw_application import AppWorld, init
@@ -104,3 +104,36 @@ async def test_an_application_of_the_sdk_inhibits_beside_its_own_votes(world: Ap
         (2.5, response(REBOOT_VOTE, VoteResult.ACCEPT)),
     ]
     assert asked == [Event.REBOOT]
+
+
+@pytest.mark.parametrize("end", ["message", "final", "kill"])
+async def test_the_host_is_told_of_its_end_if_it_has_rejected(end: str, world: AppWorld) -> None:
+    world.device.send(InitAck(101, OFFERED))
+    app = await world.join(init("inhibit"), INHIBIT)
+    await trio.sleep_until(2.0)
+    world.device.send(STOP_VOTE)
+    await world.settle()
+    answer = response(STOP_VOTE, VoteResult.REJECT, f"inhibit: {INHIBIT.log_msg}")
+    assert (2.0, answer) in said(world.device.unread())
+    match end:
+        case "message":
+            app.send(AppInhibit(frozenset(), ""))
+        case "final":
+            app.deregister()
+        case "kill":
+            app.crash()
+    await world.settle()
+    assert said(world.device.unread()) == [(2.0, RejectWithdrawn(Event.STOP, "inhibit"))]
+
+
+async def test_the_host_is_not_told_as_the_guest_stops(world: AppWorld) -> None:
+    world.device.send(InitAck(101, OFFERED))
+    await world.join(init("inhibit"), INHIBIT)
+    await trio.sleep_until(2.0)
+    world.device.send(STOP_VOTE)
+    await world.settle()
+    world.device.unread()
+    world.guest.guest.stop()
+    world.serving.cancel()
+    await world.settle()
+    assert not [one for _, one in said(world.device.unread()) if isinstance(one, RejectWithdrawn)]

@@ -133,18 +133,20 @@ class AppConnection:
 
         Cancelled, it closes the connection and removes the application, too.
         """
+        has_left = False
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self._writer = AppWriter(self._port, nursery, self.close, self._guard)
                     nursery.start_soon(self._limit_unregistered)
                     await self._read()
+                    has_left = True
                     self._scope.cancel()
         finally:
             self._writer = None
             self._pacer.schedule(self, math.inf)
             self._port.close()
-            self._apply(self.application.closed())
+            self._apply(self.application.closed(has_left=has_left))
         if self._crash is not None:
             raise self._crash
 
@@ -273,7 +275,7 @@ class AppConnection:
         profile, guard = application.profile, self._guard
         question = AppQuestion(profile, window, guard, self._take_in, self._send)
         request, answer = self._requests.opened(notify, trio.current_time()), None
-        held = application.inhibits(notify.event_type, notify.notification_type)
+        held = application.reject_inhibited(notify.event_type, notify.notification_type)
         if held is not None:
             answer = Answer(VoteResult.REJECT, held.reason, by_name=True)
             request.close(answer)
