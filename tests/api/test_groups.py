@@ -12,13 +12,21 @@ import pytest
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus
-from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
+from hbtrio.wire.vocabulary import (
+    ActionName,
+    Event,
+    NotificationType,
+    VoterAnswer,
+    VoteResult,
+    VoterHealth,
+)
 from support.agent_api_cases import ME
 from support.control_socket import call
 from support.ctl_cases import asked, fault_of, serving
 from support.fake_processes import HANGS
 from support.fleet_world import FleetWorld, fleet_world
 from support.host_world import Reply, ScriptedGuest, stay_silent
+from support.voters import voter_state
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -98,7 +106,7 @@ async def test_who_would_object() -> None:
         busy = f"group db: {one.uuid} is stopping, at most 1 of 2 may be unavailable"
         assert [(row["uuid"], row["answer"], row["voter"]) for row in rows] == [
             (two.uuid, "rejected", "group db"),
-            (three.uuid, "rejected", "guest"),
+            (three.uuid, "rejected", ""),
             (one.uuid, "not asked", ""),
             (four.uuid, "no answer", ""),
         ]
@@ -109,6 +117,30 @@ async def test_who_would_object() -> None:
         owners = [world.host.owners.words(guest.uuid) for guest in (two, three, four)]
         assert owners == ["", "", ""]
         assert world.host.groups.rule.going_down == {one.uuid}
+
+
+@pytest.mark.parametrize(
+    ("reason", "voter"),
+    [
+        ("orders: 3 orders are open", "orders"),  # not reported yet, but named
+        ("a dump runs", "10-backup"),  # a script is not named, but has said so
+        ("something else", ""),
+    ],
+)
+async def test_who_of_the_guest_objects(reason: str, voter: str) -> None:
+    async with serving() as (world, api):
+        (one,) = await world.all_heartbeating(1)
+        last = {"event_type": Event.STOP, "notification_type": NotificationType.REVOCABLE}
+        said = {"answer": VoterAnswer.REJECT, "answer_reason": "a dump runs", "ago_s": 99}
+        one.report_voters(
+            voter_state(1, 2, name="orders"),
+            voter_state(2, 2, name="10-backup", health=VoterHealth.NONE, **last, **said),
+        )
+        one.reply = lambda request: Reply(VoteResult.REJECT, reason)
+        called = await call(api.path, "vote", "--all", "stop", "--json")
+        assert [json.loads(line)["voter"] for line in called.lines] == [voter]
+        called = await call(api.path, "vote", "--all", "stop")
+        assert called.lines[2].split()[3] == (voter or "-")
 
 
 async def test_a_survey_is_a_table_and_its_status_says_whether_anybody_objects() -> None:

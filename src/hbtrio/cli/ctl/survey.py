@@ -48,7 +48,7 @@ class Row:
         instance: as the status has it.
         answer: a key of ``ANSWERS``.
         reason: why; "" if none was given.
-        voter: who gave it, if it objects.
+        voter: who gave it, if it objects and that is known.
     """
 
     instance: InstanceLine | FleetInstanceLine
@@ -102,7 +102,7 @@ class Survey:
             try:
                 await self._vote(row)
                 if row.answer == "rejected" and not row.voter:
-                    row.voter = await self._voter(row.instance.uuid)
+                    row.voter = await self._voter(row.instance.uuid, row.reason)
             except UserError as fault:
                 if fault.status is not ExitStatus.FAILED:
                     raise
@@ -139,17 +139,23 @@ class Survey:
             case _:
                 row.answer = "accepted"
 
-    async def _voter(self, uuid: str) -> str:
-        """Who in the guest has rejected, as far as it reports its voters."""
-        detail = await self._client.instance(uuid)
-        names = [
+    async def _voter(self, uuid: str, reason: str) -> str:
+        """Who in the guest has rejected for this reason; "" if that is not known.
+
+        A guest reports its voters and their answers some seconds later, if at all: the answers
+        that are known now may be older. The reason begins with the name of an application.
+        """
+        voters = (await self._client.instance(uuid)).voters or ()
+        named = [voter.name for voter in voters if reason.startswith(f"{voter.name}: ")]
+        alike = [
             voter.name
-            for voter in detail.voters or ()
+            for voter in voters
             if voter.last is not None
             and (voter.last.kind, voter.last.event) == ("vote", self._event)
             and voter.last.answer == "reject"
+            and reason.startswith(voter.last.reason)
         ]
-        return ", ".join(names) or "guest"
+        return ", ".join(named[:1] or alike)
 
 
 async def survey(client: CtlClient, screen: Screen, options: argparse.Namespace) -> int:
