@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from hbtrio.cli.ctl import announcement
 from hbtrio.cli.ctl.announcement import ENDS, PARALLEL
 from hbtrio.config.groups import GroupSettings
 from hbtrio.errors import ExitStatus, UserError
@@ -156,6 +157,24 @@ async def test_a_file_that_is_no_list(text: bytes, fault: str, tmp_path: Path) -
     async with serving() as (_, api):
         said, _ = await fault_of(api.path, "notify-all", "--ended", str(told))
     assert said == f"{told}{fault}"
+
+
+async def test_a_list_that_is_too_long_is_refused_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcement, "TOLD_BYTES", 2**20)
+    told = tmp_path / "told"
+    async with serving() as (world, api):
+        guest = await world.heartbeating(shutdown_notice_secs=5)
+        line = f"stop {guest.uuid}\n"
+        lines = 2**20 // len(line)
+        told.write_text(line * lines)
+        called = await call(api.path, "notify-all", "--ended", str(told))
+        assert (called.status, told.exists(), len(asked(guest))) == (ExitStatus.DONE, False, 1)
+        told.write_text(line * (lines + 1))
+        said, status = await fault_of(api.path, "notify-all", "--ended", str(told))
+        assert said == f"{told}: longer than 1 MiB: split it, nothing was sent"
+        assert (status, told.exists(), len(asked(guest))) == (ExitStatus.USAGE, True, 1)
 
 
 @pytest.mark.parametrize("event", [event for event in EVENT_TABLE if event not in ENDS])

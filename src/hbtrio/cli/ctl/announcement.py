@@ -40,7 +40,7 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, Event
 PARALLEL: Final = 16
 
 #: A file of told instances is this long at most, in bytes: 100,000 lines.
-_TOLD_BYTES: Final = 8 * 1024 * 1024
+TOLD_BYTES: Final = 8 * 1024 * 1024
 
 #: The notice that ends each of these events if it does not come.
 ENDS: Final = {
@@ -171,9 +171,13 @@ class ToldFile:
         assert self._path is not None
         try:
             with self._faults(), open(self._path, encoding="ascii") as file:
-                text = file.read(_TOLD_BYTES)
+                text = file.read(TOLD_BYTES + 1)
         except FileNotFoundError:
             return {}
+        if len(text) > TOLD_BYTES:
+            # Rather than to end it for some of them, and to remove the list of the others.
+            mib = TOLD_BYTES // 2**20
+            raise UserError(f"{self._path}: longer than {mib} MiB: split it, nothing was sent")
         told = {}
         # A last line without its end is of one who was not told any more.
         for place, line in enumerate(text.split("\n")[:-1], 1):
