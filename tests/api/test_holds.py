@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hbtrio.cli.ctl.orders import faults_words
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.errors import ExitStatus
 from hbtrio.nursery.host.memory import NO_DIRECTORY, HostMemory
@@ -94,6 +95,35 @@ async def test_all_of_a_host_and_only_those_that_are_on_hold() -> None:
             "no instance on hold on compute-0",
             ExitStatus.FAILED,
         )
+
+
+async def test_a_fault_of_the_order_itself_is_one_line() -> None:
+    async with world_and_api() as (world, api):
+        await world.all_heartbeating(3)
+        words = ("hold", "--host", "compute-0", "--for", "8d", "--reason", "x")
+        fault, status = await fault_of(api.path, *words)
+        assert (fault.splitlines(), status) == (
+            [
+                "a hold is for 1 s to 7 days, so that a forgotten one ends; set it again before "
+                "its end for longer"
+            ],
+            ExitStatus.FAILED,
+        )
+
+
+@pytest.mark.parametrize(
+    ("faults", "total", "lines"),
+    [
+        ({"disk full": ["a", "b"]}, 2, ["disk full"]),
+        ({"disk full": ["a", "b"]}, 3, ["a, b: disk full"]),
+        ({"x": ["a", "b", "c"], "y": ["d"]}, 4, ["a, b, c: x", "d: y"]),
+        ({"x": ["a", "b", "c", "d", "e"]}, 9, ["a, b, c, 2 more: x"]),
+    ],
+)
+def test_the_same_fault_of_several_is_one_line(
+    faults: dict[str, list[str]], total: int, lines: list[str]
+) -> None:
+    assert faults_words(faults, total).splitlines() == lines
 
 
 async def test_without_a_state_directory_it_says_so() -> None:

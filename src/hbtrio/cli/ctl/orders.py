@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from hbtrio.wire.operator import (
     InstanceLine,
     Status,
 )
+
+#: Instances that a line of a fault names, at most.
+_NAMED: Final = 3
 
 
 async def carry_out_order(client: CtlClient, screen: Screen, options: argparse.Namespace) -> int:
@@ -55,7 +59,7 @@ class _Order:
         options = self._options
         status = await self._client.any_status()
         chosen = self._chosen(status)
-        faults: list[str] = []
+        faults: dict[str, list[str]] = {}
         for uuid, name in chosen.items():
             try:
                 if options.command == "hold":
@@ -65,11 +69,11 @@ class _Order:
             except UserError as error:
                 if len(chosen) == 1 or error.status is not ExitStatus.FAILED:
                     raise
-                faults.append(f"{name or uuid}: {error}")
+                faults.setdefault(str(error), []).append(name or uuid)
             else:
                 self._done(_hold_words(name, reply), reply)
         if faults:
-            raise UserError("\n".join(faults), ExitStatus.FAILED)
+            raise UserError(faults_words(faults, len(chosen)), ExitStatus.FAILED)
 
     def _chosen(self, status: Status | FleetStatus) -> dict[str, str]:
         """The names of the instances that are meant, by uuid.
@@ -140,6 +144,17 @@ class _Order:
             self._screen.json(msgspec.to_builtins(reply))
         else:
             self._screen.line(text)
+
+
+def faults_words(faults: dict[str, list[str]], total: int) -> str:
+    """One line for each fault: one of the order itself, as a length that is too long, is all's."""
+    if len(faults) == 1 and total in map(len, faults.values()):
+        return next(iter(faults))
+    lines = []
+    for fault, names in faults.items():
+        more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+        lines.append(f"{', '.join([*names[:_NAMED], *more])}: {fault}")
+    return "\n".join(lines)
 
 
 def _member(name: str, status: Status | FleetStatus) -> str:
