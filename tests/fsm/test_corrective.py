@@ -137,7 +137,7 @@ def test_a_hindrance_comes_before_all_questions(
 def test_where_only_logs_are_allowed_a_log_runs() -> None:
     assert decided(LOG, policy=Policy.LOG, known=RUNNING) == Act()
     assert isinstance(decided(LOG, policy=Policy.OFF, known=RUNNING), NotNow)
-    unknown = "libvirt has not told what holds for this instance"
+    unknown = "libvirt ([libvirt] enabled) has not told what holds for this instance"
     for action in (LOG, CorrectiveAction.REBOOT):
         assert decided(action, policy=Policy.UNKNOWN, known=RUNNING) == NotNow(
             Cause.POLICY, unknown, alarm=True

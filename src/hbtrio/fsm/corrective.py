@@ -183,7 +183,7 @@ def _hindrance(picture: Picture) -> NotNow | None:
     ):
         return NotNow(Cause.POLICY, f"corrective is {picture.policy.value} for this instance")
     if picture.policy is Policy.UNKNOWN:
-        text = "libvirt has not told what holds for this instance"
+        text = "libvirt ([libvirt] enabled) has not told what holds for this instance"
         return NotNow(Cause.POLICY, text, alarm=True)
     # A log command does nothing to the VM, so it crosses nobody's plans.
     if picture.held and picture.action is not CorrectiveAction.LOG:

@@ -366,7 +366,9 @@ async def test_before_libvirt_has_told_a_name_nothing_may_go_down() -> None:
         await world.restart_host(nothing_remembered())
         guest = world.guest().appear()
         await world.sleep(5)
-        expected = "groups: libvirt has not told the instance's name yet, which may be a member's"
+        expected = (
+            "groups: libvirt ([libvirt] enabled) has not told the name yet, which may be a member's"
+        )
         assert world.host.groups.refusal(guest.uuid, Event.STOP) == expected
 
 

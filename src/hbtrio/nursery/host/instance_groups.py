@@ -35,7 +35,9 @@ _ORCHESTRATOR: Final = "orchestrator"
 _COMMAND: Final = "command"
 
 _NOT_READ: Final = "groups: the host has just started, and has not read its members yet"
-_NOT_NAMED: Final = "groups: libvirt has not told the instance's name yet, which may be a member's"
+_NOT_NAMED: Final = (
+    "groups: libvirt ([libvirt] enabled) has not told the name yet, which may be a member's"
+)
 
 
 class HostGroups:
