@@ -41,3 +41,20 @@ def test_each_event_counts_by_itself() -> None:
 )
 def test_words(rule: VetoRule, words: str) -> None:
     assert rule.words == words
+
+
+def test_those_before_a_restart_count_as_ever() -> None:
+    veto = Veto(VetoRule(3, 60.0))
+    assert stands(veto, 100) == [True]
+    veto.restore(Event.STOP, [90, 30, 80], 101)
+    assert veto.counted(Event.STOP, 101) == [80, 90, 100]
+    assert stands(veto, 139.9, event=Event.STOP) == [False]
+    assert (veto.events, veto.counted(Event.STOP, 140)) == ((), [])
+    veto.restore(Event.STOP, [80, 90, 100], 140)
+    assert stands(veto, 140, 140) == [True, False]
+
+
+def test_without_a_limit_nothing_counts() -> None:
+    veto = Veto(VetoRule())
+    veto.restore(Event.STOP, [1, 2], 3)
+    assert veto.events == ()

@@ -33,14 +33,18 @@ class Quota:
 
     def free_at(self, now: float) -> float:
         """Returns when the quota grants the next one; ``now`` if it does already."""
-        granted = [at for at in self._granted if now - at < self._period_s]
+        granted = self.taken(now)
         if len(granted) < self.count:
             return now
         return granted[-self.count] + self._period_s if self.count else math.inf
 
     def used(self, now: float) -> int:
         """Returns how many were granted within the period that ends at ``now``."""
-        return sum(now - at < self._period_s for at in self._granted)
+        return len(self.taken(now))
+
+    def taken(self, now: float) -> list[float]:
+        """Returns when those within the period that ends at ``now`` were granted, in order."""
+        return [at for at in self._granted if now - at < self._period_s]
 
     def restore(self, at: float) -> None:
         """Counts one that was granted before this quota was there, the oldest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from hbtrio.policy.quota import Quota
@@ -51,3 +53,29 @@ class Veto:
             return True
         del self._rejects[event]
         return False
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events of which there are rejects, whether they still count or not."""
+        return tuple(self._rejects)
+
+    def counted(self, event: Event, now: float) -> list[float]:
+        """Returns when those rejects of an event were that count now, the oldest first."""
+        quota = self._rejects.get(event)
+        return [] if quota is None else quota.taken(now)
+
+    def restore(self, event: Event, earlier: Iterable[float], now: float) -> None:
+        """Counts rejects that were before this object was there; the rule may be another now.
+
+        Args:
+            event: the event.
+            earlier: when they were; those that are too long ago do not count.
+            now: the present time.
+        """
+        rule = self.rule
+        if rule.max_rejects == 0:
+            return
+        quota = Quota(rule.max_rejects, rule.per_s)
+        for at in sorted([*earlier, *self.counted(event, now)]):
+            quota.restore(at)
+        self._rejects[event] = quota

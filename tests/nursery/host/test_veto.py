@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hbtrio.config.windows import VetoSettings
+from hbtrio.nursery.host.memory import HostMemory
+from hbtrio.nursery.host.vetoes import _numbers
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
 from support.actions_cases import asked
 from support.fake_processes import FakeRun
 from support.host_world import VOTE, HostWorld, Reply, ScriptedGuest, agree, host_world
+from support.memory_store import MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -22,8 +27,9 @@ def rejects(request: ActionNotify) -> Reply:
     return Reply(VoteResult.REJECT, "busy") if request.notification_type is VOTE else agree(request)
 
 
-def world_of() -> Any:
-    return host_world(veto=VetoSettings(max_rejects=2, per_s=100), runs={"cmd": FakeRun()})
+def world_of(memory: HostMemory | None = None) -> Any:
+    veto = VetoSettings(max_rejects=2, per_s=100)
+    return host_world(veto=veto, runs={"cmd": FakeRun()}, memory=memory)
 
 
 async def guest_of(world: HostWorld) -> ScriptedGuest:
@@ -106,3 +112,76 @@ async def test_by_default_all_stand() -> None:
     async with host_world(runs={"cmd": FakeRun()}) as world:
         guest = await guest_of(world)
         assert [await outcome(world, guest) for _ in range(10)] == ["rejected"] * 10
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
+
+
+async def restarted(
+    world: HostWorld, store: MemoryStore, away_s: float = 1.0, **config: Any
+) -> None:
+    await world.restart_host(store.memory(), away_s=away_s, **config)
+    await world.sleep(4)
+
+
+@pytest.mark.parametrize("last", ["rejected", "going down"])
+async def test_a_restart_of_the_host_forgets_no_reject(last: str, store: MemoryStore) -> None:
+    async with world_of(store.memory()) as world:
+        guest = await guest_of(world)
+        assert await outcome(world, guest) == "rejected"
+        await restarted(world, store)
+        if last == "rejected":
+            await world.sleep(100)
+        assert await outcome(world, guest) == "rejected"
+        await restarted(world, store)
+        assert await outcome(world, guest) == last
+
+
+async def test_an_overridden_reject_begins_the_count_anew_over_a_restart(
+    store: MemoryStore,
+) -> None:
+    async with world_of(store.memory()) as world:
+        guest = await guest_of(world)
+        outcomes = [await outcome(world, guest) for _ in range(3)]
+        assert outcomes == ["rejected", "rejected", "going down"]
+        await world.sleep(1)
+        assert [hold.kind for hold in (await store.recall()).holds] == []
+
+
+async def test_another_rule_counts_what_is_remembered(store: MemoryStore) -> None:
+    async with world_of(store.memory()) as world:
+        guest = await guest_of(world)
+        assert [await outcome(world, guest) for _ in range(2)] == ["rejected", "rejected"]
+        await restarted(world, store, veto=VetoSettings(max_rejects=3, per_s=1000))
+        await world.sleep(500)
+        assert await outcome(world, guest) == "rejected"
+        await restarted(world, store, veto=VetoSettings(max_rejects=1, per_s=1000))
+        assert await outcome(world, guest) == "going down"
+
+
+async def test_without_a_limit_nothing_is_remembered(store: MemoryStore) -> None:
+    async with world_of(store.memory()) as world:
+        guest = await guest_of(world)
+        assert await outcome(world, guest) == "rejected"
+        await world.sleep(1)
+        assert [hold.kind for hold in (await store.recall()).holds] == ["rejects of pause"]
+        await restarted(world, store, veto=VetoSettings())
+        assert [await outcome(world, guest) for _ in range(3)] == ["rejected"] * 3
+        assert (await store.recall()).holds == ()
+
+
+async def test_an_instance_that_has_gone_takes_its_rejects_with_it(store: MemoryStore) -> None:
+    async with world_of(store.memory()) as world:
+        guest = await guest_of(world)
+        assert await outcome(world, guest) == "rejected"
+        guest.send_exit()
+        guest.vanish()
+        await world.sleep(120)
+        assert (await store.recall()).holds == ()
+
+
+def test_what_is_no_list_of_times_counts_nothing() -> None:
+    assert _numbers("1.5 x") == []

@@ -12,11 +12,11 @@ from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.reports import Reports
+from hbtrio.nursery.host.vetoes import Vetoes
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.policy.veto import VetoRule
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 
@@ -42,7 +42,7 @@ class ChannelSetup:
     reports: Reports
     new_id: Callable[[], int]
     heartbeat: HeartbeatRules
-    veto: VetoRule
+    vetoes: Vetoes
     limits: ReadLimits
     counts: HostCounts
     #: Called with each reported loss or ill health.
@@ -79,8 +79,3 @@ def heartbeat_rules(config: HostConfig) -> HeartbeatRules:
 def read_limits(limits: LimitSettings) -> ReadLimits:
     """Returns how much may be read of each channel, as configured."""
     return ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes)
-
-
-def veto_rule(config: HostConfig) -> VetoRule:
-    """Returns how many rejects of an event stand, as configured."""
-    return VetoRule(config.veto.max_rejects, config.veto.per_s)

@@ -33,7 +33,7 @@ from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.alerts import HostAlerts
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_keeper import ChannelKeeper
-from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, read_limits, veto_rule
+from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, read_limits
 from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.counts import HostCounts
@@ -113,7 +113,7 @@ class Host:
             lambda uuid: self.domains.id_of(uuid),
             lambda uuid: self.domains.runs(uuid),
             self.channels,
-            config.hostname,
+            config,
             self.reports,
             lambda uuid: self.corrective.changed(uuid),
         )
@@ -193,7 +193,7 @@ class Host:
             reports=self.reports,
             new_id=environment.new_id,
             heartbeat=heartbeat_rules(config),
-            veto=veto_rule(config),
+            vetoes=self.remembering.vetoes,
             counts=self.counts,
             limits=read_limits(config.limits),
             on_failure=self.corrective.failure,

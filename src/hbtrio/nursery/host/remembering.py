@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection, Mapping
 
 import trio
 
+from hbtrio.config.host import HostConfig
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.recall import Recall
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.nursery.host.vetoes import Vetoes
+from hbtrio.policy.veto import VetoRule
 from hbtrio.store.host_records import ActionRecord, KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT
@@ -33,7 +36,7 @@ class Remembering:
         domain_id: returns libvirt's id of an instance's domain; -1 if it is unknown or shut off.
         domain_runs: returns whether libvirt says that an instance's VM runs.
         channels: the channels of all instances, by uuid; a live view.
-        hostname: this host's name.
+        config: this host's name, and how many rejects of an event stand.
         reports: this host's reports, which the history consists of.
         on_given_up: called with an instance that has failed, whose socket is not awaited any more.
     """
@@ -44,14 +47,16 @@ class Remembering:
         domain_id: Callable[[str], int],
         domain_runs: Callable[[str], bool],
         channels: Mapping[str, Channel],
-        hostname: str,
+        config: HostConfig,
         reports: Reports,
         on_given_up: Callable[[str], None],
     ) -> None:
         self._memory = memory
         self._domain_id = domain_id
         self._channels = channels
-        self._hostname = hostname
+        self._hostname = config.hostname
+        #: The rejects that count against ``[veto]``.
+        self.vetoes = Vetoes(VetoRule(config.veto.max_rejects, config.veto.per_s), memory)
         self._reports = reports
         self.recall = Recall(
             channels,
@@ -78,6 +83,7 @@ class Remembering:
         elif uuid not in self.recall:  # its socket may come back
             self.recall.forget(uuid)
             memory.forget(uuid)
+            self.vetoes.forget(uuid)
 
     def dismiss(self, uuid: str) -> None:
         """Forgets an instance that is not watched now."""
@@ -91,6 +97,7 @@ class Remembering:
             recollection: what it has left.
             kept_back: the lost instances to which nothing was done, as the brake was closed.
         """
+        self.vetoes.recall(recollection.holds)
         self.recall.take(recollection.instances, kept_back, self._memory.moment)
         for known in recollection.instances:
             self.changed(known.uuid)
@@ -110,6 +117,7 @@ class Remembering:
 
     def _absent(self, known: KnownInstance, reason: str) -> None:
         self._memory.forget(known.uuid)
+        self.vetoes.forget(known.uuid)
         self._reports.publish(
             Report(
                 time=self._reports.now(),

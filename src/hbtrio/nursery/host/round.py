@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.ballot import Ballot, Outcome, as_reported
+from hbtrio.nursery.host.vetoes import Vetoes
 from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
@@ -17,7 +18,6 @@ from hbtrio.policy.allowances import HOST_ALLOWS_S
 from hbtrio.policy.more_time import NOT_OPEN, Extension, Extensions, Grant
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.policy.veto import Veto, VetoRule
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
 from hbtrio.wire.channel_messages import (
     ActionResponse,
@@ -142,8 +142,8 @@ class RoundSetup(Protocol):
         """Makes invocation ids."""
 
     @property
-    def veto(self) -> VetoRule:
-        """How many rejects of an event stand."""
+    def vetoes(self) -> Vetoes:
+        """Counts the rejects of all instances."""
 
 
 class RoundReports(Protocol):
@@ -163,9 +163,9 @@ class RoundSlot:
     """Holds the one vote or notice that may be open on an instance.
 
     Args:
-        uuid: the instance, for the log.
+        uuid: the instance.
         tasks: runs the windows.
-        setup: makes invocation ids, and has the process's on-time guard and the bound of vetoes.
+        setup: makes invocation ids, has the process's on-time guard, and counts rejects.
         source: reads what the instance has sent.
         on_over: called once for each opened round, when it has its outcome.
         reports: reports what happens to a round before that.
@@ -189,7 +189,7 @@ class RoundSlot:
         self._new_id = setup.new_id
         self._on_over = on_over
         self._reports = reports
-        self._veto = Veto(setup.veto)
+        self._vetoes = setup.vetoes
         self._requests = Quota(_REQUESTS_PER_S, 1.0)
         self._withdrawals = Quota(WITHDRAWALS, WITHDRAWALS_S)
         self._is_reserved = False
@@ -330,8 +330,8 @@ class RoundSlot:
             return outcome if rejected else Outcome(VoteResult.REJECT, why)
         if not rejected or current.is_objected:
             return outcome
-        if self._veto.stands(current.event, trio.current_time()):
+        if self._vetoes.stands(self._uuid, current.event):
             return outcome
-        reason = f"overridden after {self._veto.rule.words}: {outcome.reason}"
+        reason = f"overridden after {self._vetoes.rule.words}: {outcome.reason}"
         self._reports.publish_override(current.event, reason, current.who)
         return Outcome(VoteResult.ACCEPT, reason)
