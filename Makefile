@@ -17,7 +17,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-simulated test-replay test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak soak-drain soak-sim chaos breaks docs site format clean
+.PHONY: run lab help deb rpm test test-simulated test-replay test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-scale soak soak-drain soak-sim chaos breaks docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -120,16 +120,17 @@ test-hostile: $(VENV)/.installed-test
 	HBTRIO_HOSTILE_GUESTS=4000 HBTRIO_HOSTILE_S=180 $(BIN)/python -m pytest \
 		-o faulthandler_timeout=900 tests/hostile
 
-bench: ## what a heartbeat costs
+# A table of measures and goals at the end; every sample and diagrams are in build/bench.
+bench: ## what the daemons cost, under 10 minutes
 bench: $(VENV)/.installed-test
-	PYTHONPATH=tests $(BIN)/python -m bench
-	PYTHONPATH=tests $(BIN)/python -m bench.agent
-	PYTHONPATH=tests $(BIN)/python -m bench.applications
+	PYTHONPATH=tests $(BIN)/python -m bench --json build/bench/bench.json --svg build/bench/bench.svg
 
-# A host with 15,000 channels; docs/performance.md.
-bench-crowd: ## a host with 15,000 channels
-bench-crowd: $(VENV)/.installed-test
-	PYTHONPATH=tests $(BIN)/python -m bench.crowd
+# 15,000 channels, for CROWD_S seconds.
+CROWD_S ?= 300
+bench-scale: ## the same with 15,000 channels, CROWD_S=300 seconds of them
+bench-scale: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m bench --scale --crowd-seconds $(CROWD_S) \
+		--json build/bench/scale.json --svg build/bench/scale.svg
 
 # Votes, audits, kills and stalls with real processes for 30 minutes; SOAK_S=… for fewer seconds.
 soak: ## half an hour of votes, kills and stalls; SOAK_S=SECONDS

@@ -1,153 +1,155 @@
-"""Runs the benchmark and prints what it saw: `make bench`, or with options
+"""Runs the benchmark and prints what it saw: `make bench`, `make bench-scale`, or with options
 
-PYTHONPATH=tests python -m bench --channels 5000 --json bench.json
+PYTHONPATH=tests python -m bench comparison crowd --channels 5000 --crowd 10000 --json bench.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import os
+import platform
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import trio
 
-from bench.detection import Group
-from bench.report import FLOOR, HOST, PACKED, Comparison, Detection, Result
-from bench.sample import Sample
-from support.guest_farm import GuestFarm, module_environment, open_guest_farm
-from support.start_up import seconds_until_all_beat
+from bench import agent, applications, host_parts, status
+from bench.chart import chart
+from bench.comparison import C_FLOOR, CORE, FLOOR, HOST, PACKED, SHAPES
+from bench.faults import FAILED, FARM_DIED, MISSED, BenchFailed
+from bench.measure import summary
+from bench.part import Part
+from bench.sample import allow_descriptors
+from support.guest_farm import FarmDied
 
-#: The module that is run for a shape, and what its command line ends with.
-_RUNS: Final = {
-    FLOOR: ("bench.floor", ()),
-    PACKED: ("bench.floor", ("packed",)),
-    HOST: ("bench.subject", ()),
+Measuring = Callable[[argparse.Namespace], Awaitable[Part]]
+
+#: The parts, in the order in which they run. What else is measured is one more line here, and one
+#: in what `make bench` or `make bench-scale` runs.
+PARTS: Final[Mapping[str, Measuring]] = {
+    "comparison": host_parts.comparison,
+    "detection": host_parts.detection,
+    "short_interval": host_parts.short_interval,
+    "start": host_parts.start,
+    "crowd": host_parts.crowd,
+    "votes": agent.votes,
+    "storm": agent.storm,
+    "queries": agent.queries,
+    "applications": applications.applications,
+    "status": status.status,
 }
 
-#: Guests are started over one interval, so that their beats are at all phases of it.
-_SPREAD_S: Final = 1.0
-
-#: Intervals of guests that fall silent: the pacer's slots divide one and do not divide the other.
-_SILENT_MS: Final = (1000, 707)
-
-#: They come in batches, one of each of these intervals and so many others.
-_BATCHES: Final = 30
-_BATCH_OTHERS: Final = 33
-
-_STARTED: Final = 500
-_START_WITHIN_S: Final = 30.0
-
-#: Much longer than any one process of the benchmark takes, in seconds.
-_PROCESS_S: Final = 60.0
+#: What `make bench` and `make bench-scale` run.
+BENCH: Final = (
+    "comparison",
+    "detection",
+    "short_interval",
+    "start",
+    "votes",
+    "storm",
+    "queries",
+    "applications",
+)
+SCALE: Final = ("comparison", "crowd")
 
 
-@asynccontextmanager
-async def _new_farm() -> AsyncIterator[tuple[str, GuestFarm]]:
-    with tempfile.TemporaryDirectory(prefix="hbb.") as directory:
-        async with open_guest_farm(Path(directory)) as farm:
-            yield directory, farm
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description="Measures hbtrio's daemons.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--scale", action="store_true", help="the parts of make bench-scale")
+    add = parser.add_argument
+    add("--channels", type=int, nargs="+", metavar="N", help="of the comparison")
+    add("--rounds", type=int, default=3, help="of each shape (default 3)")
+    add("--seconds", type=float, default=2.0, help="of each turn (default 2)")
+    add("--shapes", nargs="+", choices=SHAPES, metavar="SHAPE", help=f"of {', '.join(SHAPES)}")
+    add("--crowd", type=int, default=15_000, metavar="N", help="channels of the crowd")
+    add("--crowd-seconds", type=float, default=300.0, metavar="S", help="(default 300)")
+    add("--unfrozen", action="store_true", help="a crowd left to the garbage collector")
+    add("--known", type=int, default=1000, metavar="N", help="instances of the agent's parts")
+    add("--votes", type=int, default=300, metavar="N", help="votes of each way (default 300)")
+    add("--applications", type=int, default=200, metavar="N", help="of one guest (default 200)")
+    add("--instances", type=int, default=2000, metavar="N", help="of the part status")
+    add("--runs", type=int, default=20, metavar="N", help="of the part status")
+    add("--json", type=Path, metavar="FILE", help="every sample")
+    add("--svg", type=Path, metavar="FILE", help="diagrams of the comparison")
+    return parser
 
 
-def _command(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", module, *map(str, arguments)]
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in PARTS:
+            parser.error(f"no part {name!r}: there are {', '.join(PARTS)}")
+    chosen = options.parts or (SCALE if options.scale else BENCH)
+    options.parts = [name for name in PARTS if name in chosen]
+    options.channels = options.channels or (
+        [1000, 5000, 15_000] if options.scale else [100, 1000, 5000]
+    )
+    options.shapes = options.shapes or [FLOOR, PACKED, C_FLOOR, HOST, CORE]
+    return options
 
 
-async def compare(channels: int, rounds: int, seconds: float) -> Comparison:
-    """Measures all shapes over the same farm, in turns: a noisy neighbour then hits all."""
-    samples: dict[str, list[Sample]] = {shape: [] for shape in _RUNS}
-    async with _new_farm() as (directory, farm):
-        await farm.listen(channels, spread_s=_SPREAD_S)
-        for turn in range(rounds):
-            for shape, (module, how) in _RUNS.items():
-                _progress(f"{channels} channels, {shape}, {turn + 1} of {rounds}")
-                command = _command(module, directory, channels, seconds, *how)
-                with trio.fail_after(_PROCESS_S + seconds):
-                    done = await trio.run_process(
-                        command, capture_stdout=True, env=module_environment()
-                    )
-                samples[shape].append(Sample(**json.loads(done.stdout)))
-    return Comparison(channels, samples)
+async def _run(options: argparse.Namespace, parts: Mapping[str, Measuring]) -> list[Part]:
+    done = []
+    for name in options.parts:
+        part = attrs.evolve(await parts[name](options), load=os.getloadavg()[0])
+        print(f"{name} (load {part.load:.1f})\n\n{part.text}\n", flush=True)
+        done.append(part)
+    return done
 
 
-async def detect() -> list[Detection]:
-    """Lets guests fall silent among others and sees how long their losses take."""
-    _progress("detection")
-    size = len(_SILENT_MS) + _BATCH_OTHERS
-    groups = [
-        Group(interval_ms, tuple(range(place, _BATCHES * size, size)))
-        for place, interval_ms in enumerate(_SILENT_MS)
-    ]
-    async with _new_farm() as (directory, farm):
-        process = await trio.lowlevel.open_process(
-            _command("bench.detection", directory, _BATCHES * size, *groups),
-            stdout=subprocess.PIPE,
-            env=module_environment(),
-        )
-        try:
-            with trio.fail_after(_PROCESS_S):
-                for _ in range(_BATCHES):
-                    for interval_ms in _SILENT_MS:
-                        await farm.listen(1, interval_ms=interval_ms)
-                    await farm.listen(_BATCH_OTHERS)
-                    await trio.sleep(_SPREAD_S / _BATCHES)
-                excess = await _silence(process, farm, groups)
-        finally:
-            if process.returncode is None:
-                process.kill()
-    return [Detection(group.interval_ms, late) for group, late in zip(groups, excess, strict=True)]
+def write(options: argparse.Namespace, system: str, parts: Sequence[Part]) -> None:
+    """Writes the files that the options ask for."""
+    comparisons = [one for part in parts for one in part.comparisons]
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(as_json(system, parts))
+    if options.svg is not None and comparisons:
+        options.svg.parent.mkdir(parents=True, exist_ok=True)
+        options.svg.write_text(chart(comparisons, system))
 
 
-async def _silence(
-    process: trio.Process, farm: GuestFarm, groups: Sequence[Group]
-) -> list[list[float]]:
-    assert process.stdout is not None
-    output = b""
-    async for data in process.stdout:
-        if not output:  # it is ready
-            await farm.mute([index for group in groups for index in group.indexes])
-        output += data
-    if await process.wait():
-        raise SystemExit("the measurement of the detection failed")
-    excess: list[list[float]] = json.loads(output.partition(b"\n")[2])
-    return excess
+def as_json(system: str, parts: Sequence[Part]) -> str:
+    """Every sample of all parts, and the summary."""
+    members: dict[str, Any] = {
+        "system": system,
+        "load": {part.name: part.load for part in parts},
+        "summary": [attrs.asdict(one) for part in parts for one in part.measures],
+        "parts": {part.name: part.data for part in parts},
+    }
+    return json.dumps(members, indent=1) + "\n"
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{text:60}\r", end="", file=sys.stderr, flush=True)
-
-
-async def _run(options: argparse.Namespace) -> Result:
-    return Result(
-        comparisons=[
-            await compare(count, options.rounds, options.seconds) for count in options.channels
-        ],
-        others=_BATCHES * _BATCH_OTHERS,
-        detections=await detect(),
-        started=_STARTED,
-        start_s=await seconds_until_all_beat(_STARTED, within_s=_START_WITHIN_S),
+def system_text(load: float) -> str:
+    """What is measured on."""
+    return (
+        f"Python {platform.python_version()}, trio {trio.__version__}, {os.cpu_count()} CPUs, "
+        f"load {load:.1f} at the start"
     )
 
 
-def main() -> int:
-    """Runs it; exit status 1 if the host missed a healthy guest."""
-    parser = argparse.ArgumentParser(prog="bench", description="Measures the host daemon.")
-    parser.add_argument("--channels", type=int, nargs="+", default=[100, 1000], metavar="N")
-    parser.add_argument("--rounds", type=int, default=3, help="of each shape (default 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run (default 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
-    options = parser.parse_args()
-    result = trio.run(_run, options)
-    print(result.as_text())
-    if options.json is not None:
-        options.json.write_text(result.as_json())
-    return 1 if result.missed else 0
+def main(arguments: Sequence[str] | None = None, parts: Mapping[str, Measuring] = PARTS) -> int:
+    """Runs it; returns the exit status, see :mod:`bench.faults`."""
+    options = _options(arguments)
+    allow_descriptors()
+    system = system_text(os.getloadavg()[0])
+    print(system, end="\n\n", flush=True)
+    try:
+        done = trio.run(_run, options, parts)
+    except FarmDied as fault:
+        print(f"bench: {fault}", file=sys.stderr)
+        return FARM_DIED
+    except BenchFailed as fault:
+        print(f"bench: {fault}", file=sys.stderr)
+        return FAILED
+    write(options, system, done)
+    print(summary(one for part in done for one in part.measures))
+    return MISSED if any(part.missed for part in done) else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """The agent between a VIM and a host with its guests: all real processes but for the VIM.
 
-    VIM (bench.votes, bench.queries) <--HTTP-- agent <--link-- host <--channels-- guests
-
-    python -m bench.agent --votes 1000 --json agent.json
+    VIM (votes.py, queries.py, storm.py) <--HTTP-- agent <--link-- host <--channels-- guests
 
 The guests are a farm's, which answer at once; one more is a real ``hbtrio guest`` behind the lab's
 bridge. It has no event script and so answers at once too.
@@ -11,18 +9,19 @@ bridge. It has no event script and so answers at once too.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
-from bench.agent_report import FARMED, FLOOR, REAL, AgentResult, Queries, Votes
-from bench.sample import allow_descriptors
+from bench.agent_report import FARMED, FLOOR, REAL, Queries, Votes, votes_measures, votes_text
+from bench.part import Part
+from bench.process import module, open_measured
+from bench.progress import progress
+from bench.storm import Storm
 from bench.vim_wire import PATIENCE_S, Target
 from hbtrio.lab.agent import LabAgent
 from hbtrio.lab.fake_vim import fake_vim, loopback_socket
@@ -37,8 +36,6 @@ from support.guest_farm_process import channel_name
 _HOSTNAME: Final = "compute-0"
 _HOST_UUID: Final = "11111111-2222-3333-4444-555555555555"
 
-_KNOWN: Final = 1000
-
 #: For how long they are asked about: beyond the VIM's first silences, which end after 10 s.
 _QUERIES_S: Final = 15.0
 
@@ -46,6 +43,9 @@ _QUERIES_S: Final = 15.0
 _TELLERS: Final = 16
 
 _START_S: Final = 60.0
+
+#: How long the VIM's process may take for all its votes and what is known before, in seconds.
+_VOTES_S: Final = 300.0
 
 
 class _Controller:
@@ -126,89 +126,93 @@ async def _floor(directory: Path, vim_port: int) -> AsyncIterator[tuple[Target, 
         port: int = place.getsockname()[1]
         async with open_guest_farm(folder) as farm, trio.open_nursery() as nursery:
             await farm.listen(1)
-            nursery.start_soon(_run, "bench.relay", "agent", link, port, vim_port)
+            nursery.start_soon(_run, "agent", link, port, vim_port)
             while not link.exists():  # noqa: ASYNC110 - another process sets no Event
                 await trio.sleep(0.02)
             channel = folder / channel_name(0)
-            nursery.start_soon(_run, "bench.relay", "host", link, channel)
+            nursery.start_soon(_run, "host", link, channel)
             yield Target(FLOOR, port, uuid_of(0)), farm
             nursery.cancel_scope.cancel()
 
 
-async def _run(module: str, *arguments: object) -> bytes:
-    done = await trio.run_process(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_stdout=True,
-        env=module_environment(),
-    )
-    return done.stdout
+async def _run(*arguments: object) -> None:
+    await trio.run_process(module("bench.relay", *map(str, arguments)), env=module_environment())
 
 
-async def measure_votes(votes: int) -> list[Votes]:
+async def votes(options: argparse.Namespace) -> Part:
     """Votes through the floor, to a farm's guest and to a real one, in turns."""
+    progress("votes")
     with loopback_socket() as place:
         vim_port: int = place.getsockname()[1]
         async with (
             _controller(f"http://127.0.0.1:{vim_port}") as controller,
             _floor(controller.scene.directory, vim_port) as (floor, floor_farm),
         ):
-            await controller.farm.listen(1)
+            await controller.farm.listen(options.known, spread_s=1.0)
             guest = await controller.scene.add_guest("db")
             guest.configure(HB_INTERVAL=1000, EVENT_NOTIFICATION_SCRIPT="", HEALTH_CHECK_INTERVAL=0)
             await guest.start()
             await controller.scene.events.wait_for(event("heartbeating", guest), within_s=_START_S)
-            await controller.know([uuid_of(0), guest.uuid])
             targets = [
                 floor,
                 Target(FARMED, controller.agent.vim_port, uuid_of(0)),
                 Target(REAL, controller.agent.vim_port, guest.uuid),
             ]
-            taken = json.loads(await _run("bench.votes", vim_port, votes, *targets))
+            words = map(str, (vim_port, options.votes, *targets))
+            async with open_measured("the VIM", module("bench.votes", *words), _VOTES_S) as vim:
+                await controller.know([*map(uuid_of, range(options.known)), guest.uuid])
+                await vim.go()
+                taken = await vim.line()
             asked = {FLOOR: await floor_farm.asked(), FARMED: await controller.farm.asked()}
-            return [Votes.of(name, taken[name], asked.get(name, [])) for name in taken]
+    seen = [Votes.of(name, taken[name], asked.get(name, [])) for name in taken]
+    return Part(
+        "votes",
+        votes_text(seen),
+        votes_measures(seen, options.known),
+        {"known": options.known, "ways": [attrs.asdict(one) for one in seen]},
+    )
 
 
-async def measure_queries() -> Queries:
+async def queries(options: argparse.Namespace) -> Part:
     """Queries about many instances, with all that is to be told waiting for a VIM that stalls."""
+    progress("queries")
+    known = options.known
     async with fake_vim() as vim:
         vim.mood = Mood.STALL
         async with (
             _controller(vim.url) as controller,
             _floor(controller.scene.directory, vim.port) as (floor, _),
         ):
-            await controller.farm.listen(_KNOWN, spread_s=1.0)
-            await controller.know([uuid_of(index) for index in range(_KNOWN)])
+            await controller.farm.listen(known, spread_s=1.0)
+            await controller.know([uuid_of(index) for index in range(known)])
             before = await controller.told()
             targets = [floor, Target(FARMED, controller.agent.vim_port, uuid_of(0))]
-            taken = json.loads(await _run("bench.queries", _QUERIES_S, _KNOWN, *targets))
+            words = map(str, (_QUERIES_S, known, *targets))
+            command = module("bench.queries", *words)
+            async with open_measured("the VIM", command, _QUERIES_S + PATIENCE_S) as asking:
+                taken = await asking.line()
             after = await controller.told()
-            return Queries(
-                known=_KNOWN,
-                waiting=[before["delivery"]["waiting"], after["delivery"]["waiting"]],
-                floor_ms=[seconds * 1e3 for seconds in taken[FLOOR]],
-                agent_ms=[seconds * 1e3 for seconds in taken[FARMED]],
+    seen = Queries(
+        known=known,
+        waiting=[before["delivery"]["waiting"], after["delivery"]["waiting"]],
+        floor_ms=[seconds * 1e3 for seconds in taken[FLOOR]],
+        agent_ms=[seconds * 1e3 for seconds in taken[FARMED]],
+    )
+    return Part("queries", seen.as_text(), seen.measures(), attrs.asdict(seen))
+
+
+async def storm(options: argparse.Namespace) -> Part:
+    """A vote on each of many instances, all at once."""
+    progress("a storm of votes")
+    with loopback_socket() as place:
+        vim_port: int = place.getsockname()[1]
+        async with _controller(f"http://127.0.0.1:{vim_port}") as controller:
+            await controller.farm.listen(options.known, spread_s=1.0)
+            command = module(
+                "bench.storm", str(vim_port), str(controller.agent.vim_port), str(options.known)
             )
-
-
-async def _measure(votes: int) -> AgentResult:
-    before = os.getloadavg()[0]
-    ways, queries = await measure_votes(votes), await measure_queries()
-    return AgentResult(ways, queries, (before, os.getloadavg()[0]))
-
-
-def main() -> int:
-    """Runs it; a VIM's request that fails ends it with exit status 1."""
-    parser = argparse.ArgumentParser(prog="bench.agent", description="Measures the agent.")
-    parser.add_argument("--votes", type=int, default=300, help="of each way (default 300)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
-    options = parser.parse_args()
-    allow_descriptors()
-    result = trio.run(_measure, options.votes)
-    print(result.as_text())
-    if options.json is not None:
-        options.json.write_text(result.as_json())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            async with open_measured("the VIM", command, _VOTES_S) as vim:
+                await controller.know([uuid_of(index) for index in range(options.known)])
+                await vim.go()
+                seen = Storm(**await vim.line())
+    return Part("storm", seen.as_text(), seen.measures(), attrs.asdict(seen))

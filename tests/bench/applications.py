@@ -1,6 +1,4 @@
-"""Measures a guest that serves applications: `make bench`, or with options
-
-PYTHONPATH=tests python -m bench.applications --applications 500 --json apps.json
+"""Measures a guest that serves applications.
 
 A real ``hbtrio guest`` in a process of its own; this process plays its host and its applications,
 which answer at once.
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import socket
 import statistics
@@ -26,13 +23,19 @@ from typing import Final
 import attrs
 
 from bench.app_cast import PATIENCE_S, Cast, CastHost
-from bench.sample import allow_descriptors, quantiles_ms
+from bench.measure import Measure
+from bench.part import Part
+from bench.progress import progress
+from bench.sample import quantiles_ms
 from support.guest_farm import module_environment
 
 _INTERVAL_MS: Final = 1000
 
 #: They register one after the other within so long, so that their beats are at all phases.
 _SPREAD_S: Final = 1.0
+
+#: For how long floor and guest are watched, in seconds.
+_SECONDS: Final = 5.0
 
 #: Votes of each kind, and the seconds between two: an application that answers more than 35
 #: times a second is taken for a flood.
@@ -85,9 +88,9 @@ class Result:
     beat_ms: float
 
     @property
-    def missed(self) -> bool:
-        """Whether any beat was, of an application or of the VM."""
-        return bool(self.guest.missed or self.guest.unwell)
+    def all_missed(self) -> int:
+        """Missed beats, of applications and of the VM."""
+        return self.guest.missed + self.guest.unwell
 
     def as_text(self) -> str:
         """A page of it."""
@@ -106,7 +109,6 @@ class Result:
                 f"a vote with nobody to ask {self.bare_ms:.2f} ms, with one application "
                 f"{self.one_ms:.2f} ms ({self.one_ms - self.bare_ms:+.2f}), with all "
                 f"{self.all_ms:.2f} ms",
-                f"aims: no missed beat; one application adds {AIM_VOTE_MS:g} ms at most",
             ]
         )
 
@@ -224,20 +226,24 @@ def _median_vote(cast: Cast) -> float:
     return statistics.median(times)
 
 
-def main() -> int:
-    """Runs it; exit status 1 if a beat was missed."""
-    parser = argparse.ArgumentParser(prog="bench.applications", description=__doc__)
-    parser.add_argument("--applications", type=int, default=200, metavar="N")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each run (default 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
-    options = parser.parse_args()
-    allow_descriptors()
-    result = measure(options.applications, options.seconds)
-    print(result.as_text())
-    if options.json is not None:
-        options.json.write_text(json.dumps(attrs.asdict(result), indent=1) + "\n")
-    return 1 if result.missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+async def applications(options: argparse.Namespace) -> Part:
+    """A guest with applications; blocks, because nothing else is measured meanwhile."""
+    progress("applications")
+    result = measure(options.applications, _SECONDS)
+    name = f"guest with {options.applications} applications"
+    return Part(
+        "applications",
+        result.as_text(),
+        [
+            Measure.at_most(f"{name}: beats missed", result.all_missed, 0, digits=0),
+            Measure.at_most(
+                f"{name}: what one adds to a vote",
+                result.one_ms - result.bare_ms,
+                AIM_VOTE_MS,
+                "ms",
+                digits=2,
+            ),
+        ],
+        attrs.asdict(result),
+        missed=bool(result.all_missed),
+    )

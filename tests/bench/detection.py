@@ -1,28 +1,27 @@
-"""How long a loss takes to be seen: guests that fall silent among others that do not.
-
-    python -m bench.detection CHANNEL_DIR CHANNELS INTERVAL_MS:INDEX,INDEX... ...
-
-It says ``ready`` when all channels beat; the guests with these indexes then fall silent, group by
-group those with this interval. It ends with a list of milliseconds for each group: from the moment
-at which the last answered challenge was sent to the loss report, less three intervals.
-"""
+"""How long a loss takes to be seen: guests that fall silent among others that do not."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
 import trio
 
-from bench.sample import allow_descriptors
-from bench.subject import TimedDialer, all_heartbeating, open_host
+from bench.subject import TimedDialer
+from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import ReportKind
 from support.guest_farm_process import channel_name, uuid_of
 
-#: More than three intervals of any group, and the time until they are all silent, in seconds.
-_LOST_WITHIN_S: Final = 10.0
+#: How long all losses may take, in seconds: a host that gets too little of a CPU excuses many
+#: challenges before it misses any.
+_LOST_WITHIN_S: Final = 60.0
+
+#: After the last one: what else is lost then, was lost wrongly.
+_AFTER_S: Final = 1.0
+
+#: Reports besides the losses that may wait to be read.
+_OTHERS: Final = 1000
 
 
 @attrs.frozen
@@ -30,41 +29,68 @@ class Group:
     """Guests that fall silent, all with the same interval."""
 
     interval_ms: int
-    indexes: tuple[int, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Group:
-        """Reads what :meth:`__str__` wrote."""
-        interval_ms, indexes = text.split(":")
-        return cls(int(interval_ms), tuple(map(int, indexes.split(","))))
-
-    def __str__(self) -> str:
-        return f"{self.interval_ms}:{','.join(map(str, self.indexes))}"
+    indexes: Sequence[int]
 
 
-async def _detect(directory: str, count: int, groups: list[Group]) -> list[list[float]]:
+@attrs.frozen
+class Losses:
+    """What was seen of guests that fell silent.
+
+    Attributes:
+        interval_ms: of these guests.
+        silent: how many they were.
+        excess_ms: of each that was reported, from the sending of its last answered challenge to the
+            report, less three intervals.
+        wrong: losses of guests that did not fall silent, in the whole host.
+    """
+
+    interval_ms: int
+    silent: int
+    excess_ms: list[float]
+    wrong: int
+
+
+async def see_losses(
+    host: Host,
+    channel_dir: str,
+    dialer: TimedDialer,
+    groups: Sequence[Group],
+    silence: Callable[[], object],
+) -> list[Losses]:
+    """Has the guests fall silent and waits for their losses.
+
+    Args:
+        host: the host.
+        channel_dir: where its channels are.
+        dialer: the host's, which times at least the silent guests' channels.
+        groups: of the silent guests.
+        silence: has them fall silent.
+    """
     group_of = {uuid_of(index): group for group in groups for index in group.indexes}
-    silent = {f"{directory}/{channel_name(index)}" for group in groups for index in group.indexes}
-    excess_ms: dict[Group, list[float]] = {group: [] for group in groups}
-    dialer = TimedDialer(silent.__contains__)
-    async with open_host(directory, dialer) as host:
-        await all_heartbeating(host, count)
-        with host.reports.follow() as reports:
-            print("ready", flush=True)
-            with trio.fail_after(_LOST_WITHIN_S):
-                for _ in group_of:
-                    report = await anext(reports)
-                    reported_at = trio.current_time()
-                    if report.kind is not ReportKind.LOSS or report.uuid not in group_of:
-                        raise RuntimeError(f"not the loss of a guest that is silent: {report}")
-                    port = dialer.timed[host.channel(report.uuid).path]
-                    group = group_of[report.uuid]
-                    took_s = reported_at - port.answered_sent_at
-                    excess_ms[group].append(took_s * 1e3 - 3 * group.interval_ms)
-    return list(excess_ms.values())
-
-
-if __name__ == "__main__":
-    allow_descriptors()
-    _groups = [Group.parse(text) for text in sys.argv[3:]]
-    print(json.dumps(trio.run(_detect, sys.argv[1], int(sys.argv[2]), _groups)))
+    path_of = {
+        uuid_of(index): f"{channel_dir}/{channel_name(index)}"
+        for group in groups
+        for index in group.indexes
+    }
+    excess_ms: dict[int, list[float]] = {group.interval_ms: [] for group in groups}
+    wrong = 0
+    with host.reports.follow(len(host.channels) + _OTHERS) as reports:
+        silence()
+        with trio.move_on_after(_LOST_WITHIN_S) as patience:
+            while True:
+                report = await anext(reports)
+                reported_at = trio.current_time()
+                if report.kind is not ReportKind.LOSS:
+                    continue
+                group = group_of.pop(report.uuid, None)
+                if group is None:
+                    wrong += 1
+                    continue
+                took_s = reported_at - dialer.timed[path_of[report.uuid]].answered_sent_at
+                excess_ms[group.interval_ms].append(took_s * 1e3 - 3 * group.interval_ms)
+                if not group_of:
+                    patience.deadline = reported_at + _AFTER_S
+    return [
+        Losses(group.interval_ms, len(group.indexes), excess_ms[group.interval_ms], wrong)
+        for group in groups
+    ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import heapq
 import json
+import math
 import random
 import select
 import socket
@@ -75,6 +76,8 @@ class _Floor:
             self._epoll.register(connection.fileno(), select.EPOLLIN)
         if packed:
             self._pack()
+        else:
+            self._join()
         self._heap = [(one.due, index, one) for index, one in enumerate(self._channels.values())]
         heapq.heapify(self._heap)
 
@@ -83,6 +86,12 @@ class _Floor:
         used = -(-len(self._channels) // SHARED)
         for index, channel in enumerate(self._channels.values()):
             channel.due = (start + index // SHARED * round(_INTERVAL_S / SLOT_S) // used) * SLOT_S
+
+    def _join(self) -> None:
+        """Beats that came due while others connected are left out, each channel keeps its phase."""
+        now = time.perf_counter()
+        for channel in self._channels.values():
+            channel.due += max(0, math.ceil((now - channel.due) / _INTERVAL_S)) * _INTERVAL_S
 
     def run(self, until: float) -> None:
         clock, heap, poll = time.perf_counter, self._heap, self._epoll.poll

@@ -15,12 +15,16 @@ import attrs
 #: How long all channels beat before they are measured, in seconds.
 WARM_UP_S: Final = 0.3
 
+#: Between two scrapes of the metrics, in seconds: Prometheus' usual interval. A run that is shorter
+#: is charged its share of one.
+SCRAPE_S: Final = 15.0
+
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Sample:
-    """One run.
+    """One run of a floor or a host.
 
     Attributes:
         channels: how many instances were heartbeating.
@@ -30,6 +34,12 @@ class Sample:
         channel_kb: resident memory of one channel, in KiB.
         late_ms: lateness of beats after the time of their slot; the shares 0.5, 0.99 and 1.
         misses: challenges of healthy guests counted as missed; must be 0.
+        start_s: until all were heartbeating, from when the host began; 0 for a floor.
+        scrapes: how often the metrics were read in ``seconds``.
+        scrape_cpu_s: the CPU time of reading the metrics once; 0 where there are none.
+        late_ticks: of the host's on-time guard, in ``seconds``.
+        start_collections_s: full garbage collections until all were heartbeating.
+        collections_s: full garbage collections in ``seconds``.
     """
 
     channels: int
@@ -40,11 +50,18 @@ class Sample:
     channel_kb: float
     late_ms: tuple[float, float, float]
     misses: int
+    start_s: float = 0.0
+    scrapes: int = 0
+    scrape_cpu_s: float = 0.0
+    late_ticks: int = 0
+    start_collections_s: list[float] = attrs.field(factory=list)
+    collections_s: list[float] = attrs.field(factory=list)
 
     @property
     def beat_us(self) -> float:
-        """CPU time of one heartbeat, in microseconds."""
-        return self.cpu_s / self.beats * 1e6
+        """CPU time of one heartbeat, in microseconds, with a scrape every :data:`SCRAPE_S`."""
+        unscraped = self.seconds / SCRAPE_S - self.scrapes
+        return (self.cpu_s + unscraped * self.scrape_cpu_s) / max(self.beats, 1) * 1e6
 
     @property
     def wakeups_per_s(self) -> float:

@@ -1,16 +1,12 @@
 """Measures ``hbtrio ctl status`` of a host with many instances, as an operator waits for it.
 
-    PYTHONPATH=tests python -m bench.status --instances 2000 --runs 20
-
-Each run is a process of its own, whose output is read and dropped. The figures depend on what else
-the machine does, so its load is printed too.
+Each run is a process of its own, whose output is read and dropped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -22,6 +18,9 @@ from typing import Final
 
 import trio
 
+from bench.measure import Measure
+from bench.part import Part
+from bench.progress import progress
 from support.guest_farm import open_guest_farm
 
 #: How long all instances may take to be heartbeating, in seconds.
@@ -29,6 +28,9 @@ _START_S: Final = 120.0
 
 #: Those of the guests: a host that has nothing else to do is what is asked.
 _INTERVAL_MS: Final = 10_000
+
+#: What the project aims for.
+AIM_S: Final = 0.5
 
 _HBTRIO: Final = (sys.executable, "-m", "hbtrio")
 
@@ -57,7 +59,9 @@ def _time(ctl: list[str]) -> tuple[float, float]:
     return wall_s, used_s
 
 
-async def _run(options: argparse.Namespace) -> None:
+async def status(options: argparse.Namespace) -> Part:
+    """Runs of the command, one after the other."""
+    progress("status")
     with tempfile.TemporaryDirectory(prefix="hbs.") as name:
         directory = Path(name)
         (directory / "ch").mkdir()
@@ -75,24 +79,11 @@ async def _run(options: argparse.Namespace) -> None:
                 host.terminate()
                 await host.wait()
     walls, used = zip(*runs, strict=True)
-    found = {
-        "instances": options.instances,
-        "wall s, least": round(min(walls), 2),
-        "wall s, median": round(statistics.median(walls), 2),
-        "wall s, most": round(max(walls), 2),
-        "processor s, median": round(statistics.median(used), 2),
-        "load": round(os.getloadavg()[0], 1),
-    }
-    print(json.dumps(found, indent=1))
-
-
-def main() -> None:
-    """Runs it."""
-    parser = argparse.ArgumentParser(prog="bench.status", description="Measures ctl status.")
-    parser.add_argument("--instances", type=int, default=2000, metavar="N")
-    parser.add_argument("--runs", type=int, default=20, metavar="N")
-    trio.run(_run, parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()
+    return Part(
+        "status",
+        f"ctl status of {options.instances} instances: {min(walls):.2f} s at best, "
+        f"{statistics.median(walls):.2f} in the median, {max(walls):.2f} at most; processor time "
+        f"{statistics.median(used):.2f} s",
+        [Measure.at_most("ctl status, wall time, median", statistics.median(walls), AIM_S, "s", 2)],
+        {"instances": options.instances, "wall_s": walls, "cpu_s": used},
+    )

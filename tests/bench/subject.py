@@ -1,26 +1,19 @@
-"""The host as it is, in a process of its own, and what is watched of it.
-
-python -m bench.subject CHANNEL_DIR CHANNELS SECONDS
-"""
+"""The host's core on real sockets, and how late its beats are."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
-import sys
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
 
-import attrs
 import trio
 
-from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
+from bench.sample import quantiles_ms
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host import daemon
 from hbtrio.nursery.host.daemon import Host
@@ -31,14 +24,6 @@ from hbtrio.nursery.pacer import SLOT_S
 from hbtrio.nursery.port import Dialer, Port, UnixDialer
 from hbtrio.system.runner import SystemProcesses
 from hbtrio.wire.channel_messages import MAX_ID
-
-INTERVAL_S: Final = 1.0
-
-#: One channel in so many is timed: the watching must not be seen in what is watched.
-_TIMED: Final = 8
-
-#: How long all channels may take until they beat, in seconds.
-_START_S: Final = 20.0
 
 
 class TimedPort:
@@ -91,14 +76,20 @@ class TimedDialer:
         for port in self.timed.values():
             del port.sent[:]
 
-    def late_ms(self) -> tuple[float, float, float]:
-        """The lateness of all beats since :meth:`forget`; the shares 0.5, 0.99 and 1."""
-        return quantiles_ms([late for port in self.timed.values() for late in _late(port)])
+    def late_ms(self, interval_s: float) -> tuple[float, float, float]:
+        """The lateness of all beats since :meth:`forget`; the shares 0.5, 0.99 and 1.
+
+        Args:
+            interval_s: of all channels that are timed.
+        """
+        return quantiles_ms(
+            [late for port in self.timed.values() for late in _late(port.sent, interval_s)]
+        )
 
 
 @asynccontextmanager
 async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
-    """A host over real sockets, put together as ``hbtrio host`` does it; its log goes nowhere."""
+    """A host's core on real sockets, without its APIs, memory and link; its log goes nowhere."""
     logging.getLogger("hbtrio").addHandler(logging.NullHandler())
     with InotifyWatch(directory) as watch:
         async with SystemProcesses() as processes:
@@ -113,58 +104,10 @@ async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
                 yield host
 
 
-async def all_heartbeating(host: Host, count: int) -> None:
-    """Waits until so many instances are heartbeating.
-
-    Raises:
-        trio.TooSlowError: they are not within 20 s.
-    """
-    with trio.fail_after(_START_S):
-        while host.heartbeating < count:  # noqa: ASYNC110 - an Event would have to be the host's
-            await trio.sleep(0.05)
-
-
-async def _measure(directory: str, count: int, seconds: float) -> Sample:
-    numbers = iter(range(sys.maxsize))
-    dialer = TimedDialer(lambda _: next(numbers) % _TIMED == 0)
-    before_kb = resident_kb()
-    async with open_host(directory, dialer) as host:
-        await all_heartbeating(host, count)
-        channel_kb = (resident_kb() - before_kb) / count
-        await trio.sleep(WARM_UP_S)
-        channels = list(host.channels.values())
-
-        def total(name: str) -> int:
-            return sum(getattr(channel.heartbeat, name) for channel in channels)
-
-        dialer.forget()
-        beats, misses = total("beats"), total("missed")
-        begin = Meter.read()
-        await trio.sleep(seconds)
-        end = Meter.read()
-        return Sample(
-            channels=count,
-            seconds=end.at - begin.at,
-            beats=total("beats") - beats,
-            cpu_s=end.cpu_s - begin.cpu_s,
-            wakeups=end.waits - begin.waits,
-            channel_kb=channel_kb,
-            late_ms=dialer.late_ms(),
-            misses=total("missed") - misses,
-        )
-
-
-def _late(port: TimedPort) -> list[float]:
+def _late(sent: Sequence[float], interval_s: float) -> list[float]:
     """How long after its slot each beat was sent; the most punctual shows where the slot is."""
-    sent = list(port.sent)
     if not sent:
         return []
-    phases = [at - round((at - sent[0]) / INTERVAL_S) * INTERVAL_S for at in sent]
+    phases = [at - round((at - sent[0]) / interval_s) * interval_s for at in sent]
     slot_at = math.floor(min(phases) / SLOT_S) * SLOT_S
     return [phase - slot_at for phase in phases]
-
-
-if __name__ == "__main__":
-    allow_descriptors()
-    _sample = trio.run(_measure, sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
-    print(json.dumps(attrs.asdict(_sample)))

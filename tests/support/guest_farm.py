@@ -7,16 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 import trio
 
 from support.guest_farm_process import uuid_of
 
-__all__ = ["TESTS", "Done", "GuestFarm", "module_environment", "open_guest_farm", "uuid_of"]
+__all__ = [
+    "TESTS",
+    "Done",
+    "FarmDied",
+    "GuestFarm",
+    "module_environment",
+    "open_guest_farm",
+    "uuid_of",
+]
 
 #: How long the farm may take for a command, in seconds; a thousand sockets take it a tenth of one.
 _ANSWER_S: Final = 20.0
@@ -41,14 +49,41 @@ class Done:
     asked: list[float] = attrs.field(factory=list)
 
 
+class FarmDied(Exception):
+    """A farm ended before it was told to."""
+
+
 class GuestFarm:
     """A running farm; made by :func:`open_guest_farm`."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, first: int) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
+        self._process = process
         self._stdin = process.stdin
         self._stdout = process.stdout
+        self._first = first
+        self._stderr = b""
+        self._reading = trio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    async def died(self) -> NoReturn:
+        """Waits until it ends.
+
+        Raises:
+            FarmDied: it has; the text names its status and the last line of its standard error.
+        """
+        assert self._process.stderr is not None
+        status = await self._process.wait()
+        async with self._reading:
+            self._stderr += b"".join([bytes(data) async for data in self._process.stderr])
+        lines = self._stderr.splitlines()
+        last = lines[-1].decode(errors="replace") if lines else "no message"
+        raise FarmDied(f"the farm of the guests from {self._first} ended with {status}: {last}")
 
     async def listen(
         self, count: int, *, interval_ms: int = 1000, spread_s: float = 0.0, votes: bool = True
@@ -66,7 +101,11 @@ class GuestFarm:
         return await self._do(listen=count, interval_ms=interval_ms, spread_s=spread_s, votes=votes)
 
     async def mute(self, indexes: Sequence[int]) -> Done:
-        """These guests answer one more challenge and then fall silent, each in its own time."""
+        """These guests answer one more challenge and then fall silent, each in its own time.
+
+        Args:
+            indexes: their numbers, counted from the farm's first.
+        """
         return await self._do(mute=list(indexes))
 
     async def asked(self) -> list[float]:
@@ -77,14 +116,16 @@ class GuestFarm:
         return (await self._do(asked=True)).asked
 
     async def _do(self, **command: object) -> Done:
-        with trio.fail_after(_ANSWER_S):
+        answer = b""
+        with trio.fail_after(_ANSWER_S), suppress(trio.BrokenResourceError):
             await self._stdin.send_all(json.dumps(command).encode() + b"\n")
-            answer = b""
             while not answer.endswith(b"\n"):
                 data = await self._stdout.receive_some()
                 if not data:
-                    raise RuntimeError("the guest farm ended unexpectedly")
+                    break
                 answer += data
+        if not answer.endswith(b"\n"):
+            await self.died()
         return Done(**json.loads(answer))
 
 
@@ -100,13 +141,15 @@ async def open_guest_farm(channel_dir: Path, first: int = 0) -> AsyncIterator[Gu
         [sys.executable, "-m", "support.guest_farm_process", str(channel_dir), str(first)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=module_environment(),
     )
     try:
-        yield GuestFarm(process)
+        yield GuestFarm(process, first)
     finally:
         assert process.stdin is not None
         assert process.stdout is not None
+        assert process.stderr is not None
         with trio.CancelScope(shield=True):
             await process.stdin.aclose()
             with trio.move_on_after(5):
@@ -115,3 +158,4 @@ async def open_guest_farm(channel_dir: Path, first: int = 0) -> AsyncIterator[Gu
                 process.kill()
                 await process.wait()
             await process.stdout.aclose()
+            await process.stderr.aclose()
