@@ -19,7 +19,7 @@ import trio
 
 from bench import agent, applications, host_parts, status
 from bench.chart import chart
-from bench.comparison import C_FLOOR, CORE, FLOOR, HOST, PACKED, SHAPES
+from bench.comparison import C_FLOOR, HOST, PACKED, SHAPES
 from bench.faults import FAILED, FARM_DIED, MISSED, BenchFailed
 from bench.measure import summary
 from bench.part import Part
@@ -90,7 +90,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.channels = options.channels or (
         [1000, 5000, 15_000] if options.scale else [100, 1000, 5000]
     )
-    options.shapes = options.shapes or [FLOOR, PACKED, C_FLOOR, HOST, CORE]
+    options.shapes = options.shapes or [PACKED, C_FLOOR, HOST]
     return options
 
 

@@ -133,8 +133,7 @@ async def open_farms(channels: int, *, size: int | None = None) -> AsyncIterator
 def _first_death(group: BaseExceptionGroup[BaseException]) -> FarmDied | None:
     """A dead farm among exceptions: the others come of it."""
     for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            error = _first_death(error)
-        if isinstance(error, FarmDied):
-            return error
+        death = _first_death(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(death, FarmDied):
+            return death
     return None

@@ -16,7 +16,7 @@ from bench.measure import Measure
 from bench.part import Part
 from bench.progress import progress
 from bench.sample import Sample
-from bench.turns import compare, run_host
+from bench.turns import compare, run_host, sample_host
 from support.start_up import seconds_until_all_beat
 
 _INTERVAL_MS: Final = 1000
@@ -79,7 +79,7 @@ async def detection(_: argparse.Namespace) -> Part:
     async with open_farms(_DETECTED) as farms:
         await farms.listen(_DETECTED - _SILENT)
         await farms.listen(_SILENT, interval_ms=_ODD_MS)
-        _, losses = await run_host(farms, 0, silent=groups)
+        losses = (await run_host(farms, 0, silent=groups))[1]
     return Part(
         "detection",
         "\n".join(losses_line(one, others) for one in losses),
@@ -93,8 +93,7 @@ async def short_interval(_: argparse.Namespace) -> Part:
     progress(f"{_SHORT} VMs at {_SHORT_MS} ms")
     async with open_farms(_SHORT) as farms:
         await farms.listen(_SHORT, interval_ms=_SHORT_MS)
-        sample, _ = await run_host(farms, _SHORT_S, interval_ms=_SHORT_MS, timed=1)
-    assert sample is not None
+        sample = await sample_host(farms, _SHORT_S, interval_ms=_SHORT_MS, timed=1)
     name = f"{_SHORT} VMs at {_SHORT_MS} ms"
     p50, p99, most = sample.late_ms
     return Part(

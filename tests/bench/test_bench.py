@@ -287,7 +287,7 @@ async def test_all_shapes_beat_over_two_farms(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_without_a_compiler_there_is_no_c_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c_floor.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     assert await compare(1, [C_FLOOR], rounds=1, seconds=1.0) == {}
 
 

@@ -74,11 +74,16 @@ async def run_host(
     )
 
 
+async def sample_host(farms: Farms, seconds: float, **order: Any) -> Sample:
+    """The sample of a host over all guests of the farms, none of which falls silent."""
+    sample, _ = await run_host(farms, seconds, **order)
+    assert sample is not None
+    return sample
+
+
 async def _sample(farms: Farms, shape: str, seconds: float, program: Path | None) -> Sample:
     if shape in (HOST, CORE):
-        sample, _ = await run_host(farms, seconds, complete=shape == HOST)
-        assert sample is not None
-        return sample
+        return await sample_host(farms, seconds, complete=shape == HOST)
     place = str(farms.channel_dir), str(farms.count), str(seconds)
     if shape == C_FLOOR:
         command = [str(program), *place]

@@ -49,7 +49,7 @@ class Target:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
 
-def is_whole(data: bytes) -> bool:
+def is_whole(data: bytes | bytearray) -> bool:
     """Whether this is a whole request or answer with a length, or one without a body."""
     head, end, body = data.partition(b"\r\n\r\n")
     length = _LENGTH.search(head)

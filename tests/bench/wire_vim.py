@@ -39,8 +39,8 @@ class WireVim:
             for fd in ready:
                 self.hear(fd)
         self.poll.unregister(told)
-        while ready := self.poll.poll(_QUIET_S * 1e3):
-            for fd, _ in ready:
+        while waiting := self.poll.poll(_QUIET_S * 1e3):
+            for fd, _ in waiting:
                 self.hear(fd)
 
     def rest(self, seconds: float) -> None:
