@@ -97,6 +97,7 @@ INSTANCE = Instance(
     voters_unlisted=3,
     open=LinkRound(True, Event.STOP, 8.5, "extended by 30 s"),
     restart_remaining_s=120.5,
+    acting=Event.LIVE_MIGRATE_BEGIN,
 )
 REPORT = LinkReport(
     number=7,
@@ -129,7 +130,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"time":"2026-01-01T00:00:01+00:00"}},{"name":"script","health":"none","since":"",'
         '"interval_ms":0,"corrective_action":"none","reason":"","last":null}],'
         '"voters_unlisted":3,"open":{"vote":true,"event":"stop","remaining_s":8.5,'
-        '"extended":"extended by 30 s"},"restart_remaining_s":120.5}',
+        '"extended":"extended by 30 s"},"restart_remaining_s":120.5,'
+        '"acting":"live_migrate_begin"}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -237,6 +239,13 @@ def test_an_older_host_reports_neither_voters_nor_windows() -> None:
     assert got == attrs.evolve(
         INSTANCE, voters=None, voters_unlisted=0, open=None, restart_remaining_s=None
     )
+
+
+def test_an_older_host_does_not_say_what_is_in_progress() -> None:
+    line = json.loads(LITERAL[1][1])
+    del line["acting"]
+    got = decode_from_host(json.dumps(line).encode())
+    assert got == attrs.evolve(INSTANCE, acting=None)
 
 
 def test_an_older_host_does_not_say_who_extended_a_window() -> None:

@@ -141,6 +141,13 @@ class Ownership:
         return self._event if self.owner in _OF_ORCHESTRATOR else ""
 
     @property
+    def acts(self) -> str:
+        """The operator's action or corrective command in progress; "" if there is none."""
+        if self.owner in _OF_OPERATOR:
+            return self._act
+        return self._command if self.command_runs else ""
+
+    @property
     def words(self) -> str:
         """Who owns it, for status and events: ``an operator's action (reboot)``."""
         if self.free:

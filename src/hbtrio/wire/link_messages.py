@@ -88,8 +88,8 @@ class Instance:
     ``domain_state`` its state in words, such as ``paused: saving``; "" if libvirt does not know it
     or is not asked, or if the host is too old to send it. ``voters`` is None if the guest or the
     host does not report them; the guest has ``voters_unlisted`` others. ``open`` and
-    ``restart_remaining_s`` are its open windows; None if there is none, or if the host is too old
-    to send them.
+    ``restart_remaining_s`` are its open windows, and ``acting`` is what an operator's action or a
+    corrective command in progress does to it; None for nothing, or if the host is too old to say.
     """
 
     TYPE: ClassVar[str] = "instance"
@@ -112,6 +112,7 @@ class Instance:
     voters_unlisted: Period = 0
     open: LinkRound | None = None
     restart_remaining_s: Remaining | None = None
+    acting: Event | None = None
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from hbtrio.fsm.known_domains import Domain
+from hbtrio.fsm.ownership import Ownership
 from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
@@ -36,6 +37,7 @@ from hbtrio.wire.link_messages import (
     SnapshotEnd,
 )
 from hbtrio.wire.link_parts import MAX_EXTENDED, MAX_REMAINING_S, LinkRound
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event
 
 #: Reports that the agent makes itself, of the words that it is told.
 _OF_HOLDS: Final = (ReportKind.HOLD, ReportKind.HOLD_OVER)
@@ -62,10 +64,13 @@ class AgentFeed:
         #: Whether the agent doesn't know yet whether the host is overloaded.
         self._overload_changed = False
         self._changed: dict[str, None] = {}
+        #: What was in progress on instances when their states were sent last.
+        self._acting: dict[str, Event | None] = {}
         self._wakeup = WakeUp()
         self._sent = 0
         host.reports.listen(self._add_report)
         host.on_change(self._instance_changed)
+        host.owners.on_change(self._owner_changed)
         host.overload.changes.listen(self._note_overload)
         host.holds.words.listen(self._note_word)
 
@@ -92,6 +97,10 @@ class AgentFeed:
         if self.connected:  # else the next session begins with all instances
             self._changed[uuid] = None
             self._wakeup.set()
+
+    def _owner_changed(self, uuid: str) -> None:
+        if event_of(self._host.owners.of(uuid)) != self._acting.get(uuid):
+            self._instance_changed(uuid)
 
     def _note_overload(self, _: OverloadChange) -> None:
         self._overload_changed = self._takes_overloads
@@ -180,17 +189,29 @@ class AgentFeed:
         await session.send(self._gone(uuid) if channel is None else self._instance(channel))
 
     def _gone(self, uuid: str) -> Gone:
+        self._acting.pop(uuid, None)
         watched = self._host.watched
         if uuid not in watched.left_out:
             return Gone(uuid, "its channel was removed")
         return Gone(uuid, watched.why(uuid, self._host.config.hostname)[:MAX_TEXT])
 
     def _instance(self, channel: Channel) -> Instance:
-        return instance_of(channel, self._host.domains.of(channel.uuid))
+        uuid = channel.uuid
+        acting = self._acting[uuid] = event_of(self._host.owners.of(uuid))
+        return instance_of(channel, self._host.domains.of(uuid), acting)
 
 
-def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
-    """Makes the link message with an instance's state, and what libvirt knows of it."""
+def event_of(ownership: Ownership) -> Event | None:
+    """Returns what an operator's action or a corrective command in progress does to an instance."""
+    acts = ownership.acts
+    # The names of corrective commands are those of actions, but for that of the one that only logs.
+    return ACTION_TABLE[ActionName(acts)].before if acts in ACTION_TABLE else None
+
+
+def instance_of(
+    channel: Channel, domain: Domain | None = None, acting: Event | None = None
+) -> Instance:
+    """Makes the link message with an instance's state, and what libvirt and its owner do to it."""
     beat, profile, current = channel.heartbeat, channel.heartbeat.profile, channel.round
     # A window that is no longer needed closes a moment later.
     restart = channel.restart.window if beat.is_expected_back else None
@@ -221,6 +242,7 @@ def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
             current.extensions.words[:MAX_EXTENDED],
         ),
         restart_remaining_s=None if restart is None else _left_s(restart),
+        acting=acting,
     )
 
 

@@ -33,13 +33,17 @@ class Owners:
         self, nursery: trio.Nursery, guard: OnTimeGuard, on_change: Callable[[str], None]
     ) -> None:
         self._nursery = nursery
-        self._on_change = on_change
+        self._on_change = [on_change]
         self._guard = guard
         self._owned: dict[str, Ownership] = {}
         self._changed: dict[str, trio.Event] = {}
         self._lapsing: set[str] = set()
         #: Where an orchestrator's next step arrives.
         self._sources: list[Source] = []
+
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Calls ``listener`` as the ``on_change`` of the class is called, after that."""
+        self._on_change.append(listener)
 
     @contextmanager
     def reading(self, source: Source) -> Iterator[None]:
@@ -128,7 +132,8 @@ class Owners:
         elif not math.isinf(ownership.lapses_at) and uuid not in self._lapsing:
             self._lapsing.add(uuid)
             self._nursery.start_soon(self._lapse, uuid)
-        self._on_change(uuid)
+        for listener in self._on_change:
+            listener(uuid)
         if (changed := self._changed.pop(uuid, None)) is not None:
             changed.set()
 
