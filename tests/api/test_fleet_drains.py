@@ -19,6 +19,7 @@ from hbtrio.fsm.drain_table import DrainState
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_drains import FleetDrains
 from hbtrio.nursery.agent.instance_groups import FleetGroups
+from hbtrio.nursery.agent.kept_members import KeptMembers
 from hbtrio.wire.channel_messages import ActionNotify, RejectWithdrawn
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.control_socket import Ctl, call
@@ -196,7 +197,9 @@ async def test_a_host_too_old_to_call_off_acts_all_the_same(
 async def test_members_of_a_group_come_far_from_each_other(tmp_path: Path) -> None:
     async with drained_fleet(tmp_path) as (world, guests), trio.open_nursery() as nursery:
         settings = GroupSettings(members=(guests[0].uuid, guests[1].uuid), max_unavailable=1)
-        groups = FleetGroups({"db": settings}, world.agent.fleet)
+        groups = FleetGroups(
+            {"db": settings}, world.agent.fleet, KeptMembers(world.agent.store.members)
+        )
         drains = drains_of(world.agent, nursery, groups)
         run = drains.start(plan(hosts=("compute-0",), by_group=True, is_dry=True), "uid 0")
         assert list(run.places) == [guests[0].uuid, guests[2].uuid, guests[1].uuid]

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from hbtrio.fsm.delivery import OutboxState
+from hbtrio.store.group_members import GroupMember
 from hbtrio.store.links import BOOTS
 from hbtrio.store.migration import migrate
 from hbtrio.store.records import (
@@ -18,7 +19,7 @@ from hbtrio.store.records import (
     InstanceRecord,
     RoundResult,
 )
-from hbtrio.store.schema import MIGRATIONS
+from hbtrio.store.schema import APPLICATION_ID, MIGRATIONS
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     StoreFault,
@@ -79,6 +80,35 @@ def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
     left = db.execute("SELECT * FROM hosts ORDER BY uuid").fetchall()
     assert left == [("b", "one", 1), ("d", "two", 0), ("e", "three", 0)]
     db.close()
+
+
+# -- members of groups -----------------------------------------------------------------------------
+
+
+async def test_members_of_groups_survive(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        await store.members.put({A: GroupMember(A, "db-1", "compute-0")})
+        moved = GroupMember(A, "db-1\ud800", "compute-1")
+        await store.members.put({B: GroupMember(B, "", "compute-0"), A: moved})
+    async with Store.open(path, clock) as store:
+        kept = GroupMember(A, "db-1?", "compute-1")
+        assert await store.members.all() == (kept, GroupMember(B, "", "compute-0"))
+        await store.members.put({B: None, "unknown": None})
+        assert await store.members.all() == (kept,)
+
+
+async def test_a_store_from_before_members_were_kept(path: str, clock: Clock) -> None:
+    before = next(n for n, steps in enumerate(MIGRATIONS) if "TABLE members" in steps[0])
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, MIGRATIONS[:before])
+    db.execute("PRAGMA application_id = " + str(APPLICATION_ID))
+    db.execute("INSERT INTO instances VALUES (?, 'compute-0', 1)", (A,))
+    db.close()
+    os.chmod(path, 0o600)
+    async with Store.open(path, clock) as store:
+        assert await store.members.all() == ()
+        await store.members.put({A: GroupMember(A, "db-1", "compute-0")})
+        assert [one.uuid for one in await store.inventory.instances()] == [A]
 
 
 async def test_a_forgotten_host_leaves_its_history(store: Store) -> None:

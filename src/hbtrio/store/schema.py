@@ -179,6 +179,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     drain_rows.TABLES,
     drain_rows.PLANNED,
+    # Of groups; an instance that no host reports is still one.
+    (
+        """
+        CREATE TABLE members (
+            uuid TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            hostname TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 AGENT_SCHEMA: Final = Schema(

@@ -23,6 +23,7 @@ from hbtrio.fsm.delivery import OutboxState
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store import delivery_order, drain_rows, history, links, outbox, rounds
 from hbtrio.store.daemon_store import PAGE, DaemonStore
+from hbtrio.store.group_members import StoredMembers
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.instance_holds import StoredHolds
 from hbtrio.store.inventory import Inventory
@@ -65,6 +66,8 @@ class Store(DaemonStore):
         self.held = HeldAlarms(self._worker, wall_clock)
         #: The holds of operators on instances.
         self.holds = StoredHolds(self._worker, wall_clock)
+        #: The members of groups.
+        self.members = StoredMembers(self._worker)
 
     @property
     def fault(self) -> str:

@@ -46,6 +46,7 @@ from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
+from hbtrio.nursery.agent.kept_members import KeptMembers
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
@@ -194,7 +195,8 @@ async def open_agent(
     guard = OnTimeGuard(trio.current_time())
     supervisor = Supervisor()
     states = InstanceStates(fleet, store, outbox)
-    groups = FleetGroups(config.groups, fleet)
+    groups = FleetGroups(config.groups, fleet, KeptMembers(store.members))
+    await groups.load()
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
     on_hold = InstanceHolds()
     mass_failure_guard = MassFailureGuard(
@@ -202,7 +204,9 @@ async def open_agent(
     )
     holds = AgentHolds(on_hold, store.holds, fleet, mass_failure_guard, history, guard, wall_clock)
     await holds.load()
-    inventory = AgentInventory(fleet, store, states, mass_failure_guard, history, wall_clock)
+    inventory = AgentInventory(
+        fleet, store, states, groups, mass_failure_guard, history, wall_clock
+    )
     await inventory.load()
     async with trio.open_nursery() as nursery:
         steps = VimSteps(nursery, fleet, states, guard)
@@ -231,6 +235,7 @@ async def open_agent(
             inventory,
             store,
             states,
+            groups,
             mass_failure_guard,
             ends,
             outbox,

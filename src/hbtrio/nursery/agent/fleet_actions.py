@@ -215,7 +215,7 @@ class AgentActions:
         Returns:
             Whether it was such a member; if not, nothing was changed.
         """
-        if not self._groups.forget(uuid):
+        if not await self._groups.forget(uuid):
             return False
         await self._keep("forget: no member of groups any more", who, uuid)
         return True
@@ -279,6 +279,8 @@ class AgentActions:
         finally:
             del self.in_progress[command_id]
             # Before the lines end: whoever reads the last one may begin the next action.
+            if outcome:
+                self._groups.acted(action.uuid, command_id)
             self._groups.give_back(action.uuid, command_id)
             if not (outcome or refusal):
                 action.lines.add(ProgressLine(step="lost", reason=lost))

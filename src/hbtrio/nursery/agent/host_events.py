@@ -18,6 +18,7 @@ import trio
 from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
@@ -57,6 +58,7 @@ class HostEvents:
         inventory: changes their records.
         store: keeps the reports.
         states: notifies the VIM of the instances' states.
+        groups: remembers their members.
         guard: holds back alarms.
         rounds: the open votes and notices.
         outbox: woken when an entry was queued for the VIM.
@@ -73,6 +75,7 @@ class HostEvents:
         inventory: AgentInventory,
         store: Store,
         states: InstanceStates,
+        groups: FleetGroups,
         guard: MassFailureGuard,
         rounds: RoundEnds,
         outbox: WakeUp,
@@ -87,6 +90,7 @@ class HostEvents:
         self._inventory = inventory
         self._store = store
         self._states = states
+        self._groups = groups
         self._guard = guard
         self._rounds = rounds
         self._outbox = outbox
@@ -151,6 +155,7 @@ class HostEvents:
         hostname = session.hostname
         before, instance = self._fleet.live_on(hostname, uuid), session.instances.get(uuid)
         self._fleet.note(hostname, uuid, instance)
+        await self._groups.changed(uuid)
         await self._guard.instance_reported(hostname, uuid, instance)
         if not self._fleet.has_vim:
             await self._update_inventory(hostname, uuid, instance)

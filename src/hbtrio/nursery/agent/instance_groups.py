@@ -1,8 +1,12 @@
 """Keeps an agent's groups, across all of its hosts: who is a member, and who takes them down.
 
 :mod:`hbtrio.policy.groups` decides, before a host is asked. An action of the VIM holds its place
-from its vote to its end notice, or until its instance is back; it lapses as at a host. Nobody waits
-for an agent's groups, so what has lapsed is seen at the next look.
+from its vote to its end notice, or until its instance is back; it lapses as at a host. What a host
+does on its own has a place, too, as long as the host says so. Nobody waits for an agent's groups,
+so what has lapsed is seen at the next look.
+
+A member stays one while no host reports it, and over restarts of the agent: its name and the host
+that had it last are stored.
 """
 
 from __future__ import annotations
@@ -17,12 +21,18 @@ from hbtrio.config.groups import GroupSettings, names_needed
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.fsm.ownership import NEXT_STEP_S
 from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.kept_members import KeptMembers
 from hbtrio.policy.group_rule import Group
 from hbtrio.policy.groups import TAKING_DOWN, Groups
+from hbtrio.store.group_members import GroupMember
+from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, Health
 
 #: Whose place an instance has from the VIM's accepted vote on.
 _VIM: Final = "vim"
+
+#: The same of what its host does on its own.
+_HOST: Final = "host"
 
 
 @attrs.define
@@ -40,16 +50,35 @@ class FleetGroups:
     Args:
         settings: ``[groups]`` of the configuration.
         fleet: the instances, as their hosts report them.
+        kept: remembers the members.
     """
 
-    def __init__(self, settings: Mapping[str, GroupSettings], fleet: Fleet) -> None:
+    def __init__(
+        self, settings: Mapping[str, GroupSettings], fleet: Fleet, kept: KeptMembers
+    ) -> None:
         configured = [
             Group.configured(name, **attrs.asdict(group)) for name, group in settings.items()
         ]
         self._rule = Groups(configured, self._state_of)
         self._needs_names = any(names_needed(settings))
         self._fleet = fleet
+        self._kept = kept
         self._announced: dict[str, _Announced] = {}
+        #: The reports of instances when the agent's own actions on them ended. A host sends the end
+        #: before the instance's next state, so these still have that action.
+        self._outdated: dict[str, Instance | None] = {}
+
+    async def load(self) -> None:
+        """Takes the members that an earlier run of the agent had; called before any other method.
+
+        Raises:
+            StoreFault: the store can't be read.
+        """
+        for member in await self._kept.load():
+            # The groups may have changed since: others may be none now.
+            if not self._rule.joined(member.uuid, member.name):
+                self._kept.drop(member.uuid)
+        await self._kept.write()
 
     @property
     def rule(self) -> Groups:
@@ -67,7 +96,10 @@ class FleetGroups:
         awaited = ", ".join(sorted(self._fleet.awaited))
         if awaited and self._needs_names:
             return f"groups: the agent has just started, and waits for the instances of {awaited}"
-        return self.rule.refusal(uuid)
+        # What its host does with it was not decided here: it does not make the instance one that is
+        # down already.
+        self._look(undecided=uuid)
+        return self._rule.refusal(uuid)
 
     def take(self, uuid: str, event: Event, holder: str) -> str:
         """Takes an instance's place for an event, if it may happen; returns why it must not.
@@ -87,6 +119,11 @@ class FleetGroups:
     def give_back(self, uuid: str, holder: str) -> None:
         """Gives a place back, if it was taken."""
         self._rule.give_back(uuid, holder)
+
+    def acted(self, uuid: str, holder: str) -> None:
+        """Gives the place of an action back that its host has brought to its end."""
+        self._outdated[uuid] = self._fleet.live(uuid)
+        self.give_back(uuid, holder)
 
     # -- what the VIM does ------------------------------------------------------------------------
 
@@ -113,26 +150,80 @@ class FleetGroups:
 
     # -- the fleet --------------------------------------------------------------------------------
 
-    def forget(self, uuid: str) -> bool:
-        """Forgets a member that the fleet does not have; returns whether it was one."""
-        return uuid not in self._fleet.instances and self._rule.left(uuid)
+    async def changed(self, uuid: str) -> None:
+        """Takes that an instance was reported, bound to a host or deleted; stores members."""
+        if not self._rule:
+            return
+        if uuid in self._fleet.instances:
+            self._join(uuid)
+        elif self._fleet.has_vim:
+            self._leave(uuid)
+        await self._kept.write()
 
-    def _look(self) -> None:
-        """Takes what the hosts have reported by now, and what has lapsed."""
+    async def forget(self, uuid: str) -> bool:
+        """Forgets a member that the fleet does not have; returns whether it was one."""
+        if uuid in self._fleet.instances or not self._leave(uuid):
+            return False
+        await self._kept.write()
+        return True
+
+    async def host_forgotten(self, hostname: str) -> None:
+        """Forgets the members that a host had last, which an operator has had forgotten."""
+        for uuid in tuple(self._kept.last_on(hostname)):
+            if uuid not in self._fleet.instances:
+                self._leave(uuid)
+        await self._kept.write()
+
+    def _join(self, uuid: str) -> None:
+        bound, live = self._fleet.instances[uuid], self._fleet.live(uuid)
+        self._rule.joined(uuid, "" if live is None else live.domain)
+        if (name := self._rule.members.get(uuid)) is None:
+            self._kept.drop(uuid)
+        else:
+            self._kept.put(GroupMember(uuid, name, bound.hostname))
+
+    def _leave(self, uuid: str) -> bool:
+        self._kept.drop(uuid)
+        self._outdated.pop(uuid, None)
+        return self._rule.left(uuid)
+
+    def _look(self, undecided: str = "") -> None:
+        """Takes what the hosts have reported by now, and what has lapsed.
+
+        Args:
+            undecided: the instance of which its host's own doings are left out.
+        """
         fleet, now = self._fleet, trio.current_time()
         for uuid in fleet.instances:
-            live = fleet.live(uuid)
-            self._rule.joined(uuid, "" if live is None else live.domain)
+            self._join(uuid)
         if fleet.has_vim:
             # It says which instances exist. Without one, a host may only have lost a channel.
             for uuid in sorted(self._rule.members.keys() - fleet.instances.keys()):
-                self._rule.left(uuid)
+                self._leave(uuid)
+        for uuid in self._rule.members:
+            event = None if uuid == undecided else self._done_by_host(uuid)
+            self._rule.give_back(uuid, _HOST)
+            if event is not None:
+                self.hold(uuid, event, _HOST)
         for uuid, announced in tuple(self._announced.items()):
             is_well = not self._state_of(uuid)
             announced.was_down |= not is_well
             freezes = EVENT_TABLE[announced.event].effect is ExpectedEffect.FREEZES
             if now >= announced.lapses_at or (is_well and announced.was_down and not freezes):
                 self._over(uuid)
+
+    def _done_by_host(self, uuid: str) -> Event | None:
+        """The event by which an instance's host says it is taken down."""
+        live = self._fleet.live(uuid)
+        if live is None:
+            return None
+        event: Event | None = None
+        if live.open is not None and not live.open.vote:
+            event = live.open.event
+        if live is not self._outdated.get(uuid):
+            self._outdated.pop(uuid, None)
+            event = live.acting or event
+        return event if event in TAKING_DOWN else None
 
     def _state_of(self, uuid: str) -> str:
         """What an instance is, as its groups say it; "" if it is available."""

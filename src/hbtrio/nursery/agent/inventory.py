@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_states import InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard, NotHeld
@@ -47,6 +48,7 @@ class AgentInventory:
         fleet: the hosts and instances.
         store: keeps their records.
         states: notifies the VIM of the instances' states.
+        groups: remembers their members.
         guard: holds back alarms.
         history: publishes the history entries.
         wall_clock: the wall clock of the store.
@@ -57,6 +59,7 @@ class AgentInventory:
         fleet: Fleet,
         store: Store,
         states: InstanceStates,
+        groups: FleetGroups,
         guard: MassFailureGuard,
         history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
@@ -73,6 +76,7 @@ class AgentInventory:
         self._fleet = fleet
         self._store = store
         self._states = states
+        self._groups = groups
         self._guard = guard
         self._history = history
         self._wall_clock = wall_clock
@@ -191,6 +195,7 @@ class AgentInventory:
         self.send_host_reporting(hostname)
         for instance in bound:
             self._disable_reporting(instance)
+        await self._groups.host_forgotten(hostname)
         return len(bound)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
@@ -217,6 +222,7 @@ class AgentInventory:
             # alone.
             await self._store.inventory.put_instance(instance)
             self._fleet.instances[instance.uuid] = instance
+            await self._groups.changed(instance.uuid)
         if before is not None and instance.reporting and not before.reporting:
             self._enabled_unheard.add(instance.uuid)
         self.send_reporting(instance)
@@ -260,6 +266,7 @@ class AgentInventory:
             await self._store.inventory.delete_instance(uuid)
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
+            await self._groups.changed(uuid)
             self._enabled_unheard.discard(uuid)
             self._disable_reporting(instance)
             await self._guard.left(instance.hostname, uuid, "the VIM has deleted it")

@@ -1,0 +1,44 @@
+"""An agent's groups with a real host at the other end of its link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hbtrio.config.groups import GroupSettings
+from hbtrio.config.host import ActionCommands
+from hbtrio.nursery.agent.fleet_actions import FleetActionRefused
+from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
+from support.fake_processes import FakeRun
+from support.fleet_world import fleet_world
+from support.host_world import Reply
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+RULE = {"db": GroupSettings(members=("0000*",), max_unavailable=1)}
+
+
+async def test_what_an_operator_does_at_a_host_takes_a_place_at_its_agent(tmp_path: Path) -> None:
+    actions = ActionCommands(live_migrate="migrate {uuid}", pause="pause {uuid}")
+    runs = {"migrate": FakeRun(delay_s=5.0)}
+    async with fleet_world(tmp_path, actions=actions, runs=runs, agent_groups=RULE) as world:
+        guests = [world.host.guest(name=f"vm-{number}").appear() for number in (1, 2)]
+        first, second = (guest.uuid for guest in guests)
+        await world.host.sleep(3)
+        agent = world.api.agent
+        assert agent.groups.refusal(second, Event.STOP) == ""
+        guests[0].reply = lambda _: Reply(VoteResult.ACCEPT, after_s=5.0)
+        world.host.host.begin_action(first, ActionName.LIVE_MIGRATE, (), force=False)
+        await world.host.sleep(1)  # its vote is open
+        assert "is being migrated" in agent.groups.refusal(second, Event.STOP)
+        action = await agent.actions.begin(second, ActionName.PAUSE, (), force=True, who="operator")
+        lines = [line async for line in action.lines.watch() if line is not None]
+        assert lines[-1].outcome == "rejected"
+        # The host refuses another action on the same one, and nothing is forgotten by that.
+        with pytest.raises(FleetActionRefused, match="live-migrate is in progress"):
+            await agent.actions.begin(first, ActionName.PAUSE, (), force=True, who="operator")
+        assert "is being migrated" in agent.groups.refusal(second, Event.STOP)
+        await world.host.sleep(60)
+        assert world.host.host.actions == {}
+        assert agent.groups.refusal(second, Event.STOP) == ""
