@@ -42,3 +42,26 @@ async def test_what_an_operator_does_at_a_host_takes_a_place_at_its_agent(tmp_pa
         await world.host.sleep(60)
         assert world.host.host.actions == {}
         assert agent.groups.refusal(second, Event.STOP) == ""
+
+
+async def test_the_agents_history_has_who_asked_for_an_actions_vote_and_notice(
+    tmp_path: Path,
+) -> None:
+    actions = ActionCommands(pause="pause {uuid}")
+    async with fleet_world(tmp_path, actions=actions) as world:
+        guest = world.host.guest(name="vm-1").appear()
+        await world.host.sleep(3)
+        agent = world.api.agent
+        action = await agent.actions.begin(guest.uuid, ActionName.PAUSE, (), force=False, who="Kim")
+        assert [line async for line in action.lines.watch()]
+        await world.host.sleep(1)
+        world.host.host.begin_action(
+            guest.uuid, ActionName.PAUSE, (), force=False, who="operator uid 7"
+        )
+        await world.host.sleep(60)
+        found = [one.entry for one in reversed(await agent.store.history())]
+        asked = [(one.kind, one.who) for one in found if one.kind in ("vote", "notice")]
+        assert list(dict.fromkeys(asked)) == [
+            *[(kind, "Kim of the agent") for kind in ("vote", "notice")],
+            *[(kind, "operator uid 7") for kind in ("vote", "notice")],
+        ]

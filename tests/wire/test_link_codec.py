@@ -108,6 +108,7 @@ REPORT = LinkReport(
     event=Event.STOP,
     result=VoteResult.REJECT,
     command_id="c-1",
+    who="operator uid 0",
 )
 
 #: Each message as it stands on the line.
@@ -139,7 +140,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         REPORT,
         '{"type":"report","number":7,"time":"2026-01-01T00:00:00+00:00","kind":"vote",'
         '"uuid":"u-1","reason":"disk \\"a\\" busy","event":"stop","result":"reject",'
-        '"corrective_action":null,"command_id":"c-1"}',
+        '"corrective_action":null,"command_id":"c-1","who":"operator uid 0"}',
     ),
     (
         Reply("c-1", True, seconds=9),
@@ -239,6 +240,13 @@ def test_an_older_host_reports_neither_voters_nor_windows() -> None:
     assert got == attrs.evolve(
         INSTANCE, voters=None, voters_unlisted=0, open=None, restart_remaining_s=None
     )
+
+
+def test_an_older_host_does_not_say_who_asked() -> None:
+    (text,) = [text for message, text in LITERAL if message is REPORT]
+    line = json.loads(text)
+    del line["who"]
+    assert decode_from_host(json.dumps(line).encode()) == attrs.evolve(REPORT, who="")
 
 
 def test_an_older_host_does_not_say_what_is_in_progress() -> None:

@@ -7,8 +7,7 @@ the host process, and a ``reply`` to each command. The agent sends reporting sta
 and acknowledges reports with ``ack``. After a reconnect the host resends unacknowledged reports.
 What changes with every heartbeat is sent only when the agent asks for it with ``look``.
 
-Texts and numbers are bounded. A message that exceeds a bound ends the session, so senders cut the
-texts of guests and operators first.
+Texts and numbers are bounded. What exceeds a bound ends the session, so senders cut texts first.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ class Gone:
 
 @attrs.frozen
 class LinkReport:
-    """Host: an event to deliver once. ``command_id`` names the vote or notice that it ends."""
+    """Host: an event to deliver once. ``command_id`` is the vote or notice that it ends."""
 
     TYPE: ClassVar[str] = "report"
     number: Number
@@ -146,6 +145,7 @@ class LinkReport:
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
     command_id: Name = ""
+    who: Name = ""  # asked for the vote or notice; "" if the host is too old to say
 
 
 @attrs.frozen
@@ -240,9 +240,8 @@ class RoundCommand:
     """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived.
 
     Nor when the clock of the host process ``boot_id`` is past ``begin_by_s``: the host then answers
-    ``expired``, and does nothing. None if the host is too old to send its clock. ``who`` is the
-    requester, as far as the agent knows: an operator or :data:`VIM`, whose vote begins an action;
-    "" if the agent is too old to say.
+    ``expired``. None if the host is too old to send its clock. ``who`` is the requester: an
+    operator or :data:`VIM`, whose vote begins an action; "" if the agent is too old to say.
     """
 
     TYPE: ClassVar[str] = "round"

@@ -88,7 +88,7 @@ async def test_nothing_is_done_until_the_hold_ends_then_it_is_decided_anew() -> 
         # Fresh challenges for 7 s, and a moment for others that fail with it.
         await world.at(90)
         assert started(world) == [(70.0, "reset")]
-        assert told(world, "hold-over") == [("hold-over", WHO, "its time is over: disk swap")]
+        assert told(world, "hold-over") == [("hold-over", "", "its time is over: disk swap")]
 
 
 async def test_one_that_has_recovered_by_the_end_is_left_alone() -> None:
@@ -259,7 +259,7 @@ async def test_a_hold_outlives_a_restart_of_the_host(store: MemoryStore) -> None
         await world.at(650)
         assert world.host.holds.of(guest.uuid) is None
         assert [name for _, name in started(world)] == ["reset"]
-        over = [("hold-over", WHO, "its time is over: disk swap")]
+        over = [("hold-over", "", "its time is over: disk swap")]
         assert told(world, "hold", "hold-over") == over
         kinds = [one.entry.kind for one in await world.host.memory.history(100)]
         assert (kinds.count("hold"), kinds.count("hold-over")) == (1, 1)
@@ -272,7 +272,7 @@ async def test_one_that_ended_meanwhile_is_reported_over_once(store: MemoryStore
         await world.restart_host(store.memory(), away_s=30)
         await world.sleep(1)
         assert world.host.holds.of(guest.uuid) is None
-        over = [("hold-over", WHO, "its time is over: disk swap")]
+        over = [("hold-over", "", "its time is over: disk swap")]
         assert told(world, "hold", "hold-over") == over
         await world.restart_host(store.memory())
         await world.sleep(1)

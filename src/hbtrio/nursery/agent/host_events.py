@@ -217,7 +217,7 @@ class HostEvents:
             reason=report.reason,
             event=report.event,
             result=report.result,
-            who="" if asked is None else asked.asked_by,
+            who=report.who if asked is None else asked.asked_by,
             corrective_action=report.corrective_action,
             asked_at=None if asked is None else asked.asked_at,
             command_id="" if asked is None else asked.command_id,

@@ -205,7 +205,7 @@ class AgentHolds:
         self._wake.set()
 
     async def _expire(self, hold: InstanceHold) -> None:
-        entry = self._entry(hold, over="its time is over")
+        entry = self._entry(hold, is_expired=True)
         word = self._holds.word(hold.uuid)
         if word is not None and word.number == hold.number:
             await retry_forever(partial(self._stored.put, word, entry))
@@ -220,7 +220,10 @@ class AgentHolds:
         await self._sleep(trio.current_time(), partial(self._fleet.take_in, hostname))
         await retry_forever(partial(self._alarms.hold_ended, hostname, uuid))
 
-    def _entry(self, word: InstanceHold, over: str = "", hostname: str = "") -> HistoryEntry:
+    def _entry(
+        self, word: InstanceHold, *, is_expired: bool = False, hostname: str = ""
+    ) -> HistoryEntry:
+        over = "its time is over" if is_expired else ""
         if word.is_ended and not over:
             over = f"{word.who} has ended it"
         entry = HistoryEntry(
@@ -229,7 +232,7 @@ class AgentHolds:
             uuid=word.uuid,
             hostname=hostname or self._fleet.host_of(word.uuid) or "",
             reason=f"{over}: {word.reason}" if over else word.words,
-            who=word.who,
+            who="" if is_expired else word.who,
         )
         _log.info("%s: %s: %s", entry.uuid, entry.kind, entry.reason)
         return entry

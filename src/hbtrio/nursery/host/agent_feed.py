@@ -89,6 +89,7 @@ class AgentFeed:
                 result=report.result,
                 corrective_action=report.corrective_action,
                 command_id=report.command_id,
+                who=report.who[:MAX_NAME],
             )
         )
         self._wakeup.set()

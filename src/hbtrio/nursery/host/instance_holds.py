@@ -150,7 +150,7 @@ class HostHolds:
                 uuid=word.uuid,
                 reason=f"{how}: {word.reason}" if how else word.words,
                 name="" if channel is None else channel.heartbeat.profile.name,
-                who=word.who,
+                who="" if how == TIME_OVER else word.who,
             )
         )
 
