@@ -21,7 +21,7 @@ from hbtrio.nursery.agent.fleet_drains import FleetDrains
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.kept_members import KeptMembers
 from hbtrio.wire.channel_messages import ActionNotify, RejectWithdrawn
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
 from support.control_socket import Ctl, call
 from support.ctl_cases import fault_of
 from support.drain_cases import COMMANDS, heard, over, plan, rejects, states
@@ -253,6 +253,32 @@ async def test_a_host_without_a_link_blocks_its_instances(tmp_path: Path) -> Non
         assert await over(run) == "incomplete"
         assert states(run) == ["skipped"] * 3
         assert "has no link to this agent" in next(iter(run.machine.items.values())).reason
+        # Each was refused at two turns for one reason.
+        found = [
+            one.entry for one in await world.agent.store.history() if one.entry.kind == "action"
+        ]
+        reason = "live-migrate: refused: compute-0 has no link to this agent"
+        assert [one.reason for one in found] == [reason] * 3
+
+
+async def test_each_reason_of_a_refusal_is_in_the_history_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        host = world.host.host
+        guests[0].reply = lambda _: Reply(VoteResult.ACCEPT, after_s=100.0)
+        host.begin_action(guests[0].uuid, ActionName.PAUSE, ("pause",), force=False)
+        run = world.agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        await over(run)
+        refusals = [one for one in caplog.messages if "refused: pause is in progress" in one]
+        assert len(refusals) > 1
+        found = [
+            one.entry.reason.removeprefix("live-migrate: ")
+            for one in reversed(await world.agent.store.history())
+            if (one.entry.kind, one.entry.uuid) == ("action", guests[0].uuid)
+        ]
+        refused = "refused: pause is in progress on " + guests[0].uuid
+        assert found == ["asked", refused, "asked", "done"]
 
 
 @pytest.mark.parametrize("ignored", [False, True])

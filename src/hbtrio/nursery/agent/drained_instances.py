@@ -38,6 +38,21 @@ class DrainedInstances:
         self._fleet = fleet
         #: Those that no host had at their turn.
         self._missed: set[str] = set()
+        #: Why an instance's action was refused at its last turn, by drain and uuid.
+        self._refusals: dict[tuple[str, str], str] = {}
+
+    def refusal(self, drain: str, uuid: str) -> str:
+        """Returns why an instance's action was refused at its last turn; "" if it was not."""
+        return self._refusals.get((drain, uuid), "")
+
+    def refused(self, drain: str, uuid: str, reason: str) -> None:
+        """Takes why an instance's action was refused; "": it was begun."""
+        self._refusals[drain, uuid] = reason
+
+    def ended(self, drain: str) -> None:
+        """Takes that a drain has ended."""
+        for key in [key for key in self._refusals if key[0] == drain]:
+            del self._refusals[key]
 
     async def until_settled(self, uuid: str) -> None:
         """Waits until its host tells how an instance is, 10 s at most.

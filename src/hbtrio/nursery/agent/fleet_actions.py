@@ -100,6 +100,7 @@ class AgentActions:
         planned_at: int = 0,
         overrides: str | None = None,
         is_followed: bool = False,
+        refused: str = "",
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -118,6 +119,7 @@ class AgentActions:
             planned_at: when it is forced, if it is planned, in seconds since the epoch; else 0.
             overrides: the reject of the guest that does not stand; None for none.
             is_followed: ask the host what became of it if its link is lost meanwhile.
+            refused: why the same request was refused before; for that again there is no entry.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -130,7 +132,7 @@ class AgentActions:
         Cancelled, the action may have started; the host then runs it to its end.
         """
         instance = await instance_on_its_host(self._fleet, uuid)
-        action = FleetAction(uuid, instance.hostname, name, who, is_followed)
+        action = FleetAction(uuid, instance.hostname, name, who, is_followed, refused)
         session = self._fleet.sessions.get(instance.hostname)
         hold = None if ignore_hold else self._holds.of(uuid)
         if hold is not None:
@@ -229,17 +231,20 @@ class AgentActions:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        begun = False
+        begun, asked = False, asked_words(message)
 
         def starts() -> None:
             nonlocal begun
             if not begun:
                 begun = True
+                if action.refused:
+                    self._nursery.start_soon(self._record, action, asked)
                 task_status.started()
 
         with self._later.action(message.command_id, action.uuid):
             lines = session.act(message, begin_by)
-            await self._watch(action, message.command_id, lines, starts, asked_words(message))
+            told = "" if action.refused else asked
+            await self._watch(action, message.command_id, lines, starts, told)
         starts()
 
     async def _watch(
@@ -252,7 +257,7 @@ class AgentActions:
     ) -> None:
         """Follows an action to its end; without lines the host is asked what became of it.
 
-        What was asked is in the history before its first line; "" if it is there already.
+        What was asked is in the history before its first line; "" if it is told elsewhere.
 
         Raises:
             FleetActionRefused: it was not begun, and its requester still waits for that.
@@ -262,7 +267,8 @@ class AgentActions:
         lost = "the agent ended"
         try:
             if lines is not None:
-                await self._record(action, asked)
+                if asked:
+                    await self._record(action, asked)
                 try:
                     outcome = await take_lines(action, lines, begun)
                 except NotDone as fault:
@@ -311,7 +317,8 @@ class AgentActions:
         return action
 
     async def _refuse(self, action: FleetAction, reason: str) -> NoReturn:
-        await self._record(action, f"refused: {reason}")
+        if reason != action.refused:
+            await self._record(action, f"refused: {reason}")
         raise FleetActionRefused(reason)
 
     async def _record(self, action: FleetAction, what: str, command_id: str = "") -> None:

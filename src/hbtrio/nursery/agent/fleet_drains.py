@@ -249,13 +249,16 @@ class FleetDrains:
                 planned_at=_forced_at(run),
                 overrides=turn.overrides,
                 is_followed=True,
+                refused=self._instances.refusal(record.id, turn.uuid),
             )
         except Unknown:
             self._instances.missing(record, turn.uuid)
         except FleetActionRefused as error:
+            self._instances.refused(record.id, turn.uuid, str(error))
             if "on hold until" in str(error) and not is_planned:
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
+        self._instances.refused(record.id, turn.uuid, "")
         self._begins(run, action)
 
     def _begins(self, run: DrainRun, action: FleetAction) -> None:
@@ -316,6 +319,8 @@ class FleetDrains:
     def keep(self, record: DrainRecord) -> None:
         """Stores a drain that has changed, soon; records how a planned action ends undone."""
         run = self.runs.get(record.id)
+        if record.ended_at is not None:
+            self._instances.ended(record.id)
         if run is not None and run.due is not None and record.ended_at is not None:
             (item,) = run.machine.items.values()
             if item.state in (DrainState.SKIPPED, DrainState.CANCELLED):

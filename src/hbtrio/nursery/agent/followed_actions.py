@@ -48,6 +48,7 @@ class FleetAction:
         name: the action.
         who: the operator.
         is_followed: whether the host is asked again if its link is lost.
+        refused: why the same request was refused before, which the history has; "" if it was not.
         is_unbegun: whether it has ended since the host never began it.
         lines: its progress lines.
     """
@@ -57,6 +58,7 @@ class FleetAction:
     name: ActionName
     who: str
     is_followed: bool = False
+    refused: str = ""
     is_unbegun: bool = False
     lines: ProgressLines = attrs.field(factory=ProgressLines)
 
