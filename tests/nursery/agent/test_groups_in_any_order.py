@@ -147,8 +147,8 @@ class Agents(RuleBasedStateMachine):
         """A host begins an action, which ends when it is told to, with the agent or without."""
         vm = next(vm for vm in self.vms if vm.uuid == command.uuid)
         host = self.hosts[vm.at]
-        if vm.event is not None:
-            await host.send(Reply(command.command_id, False, "an action is in progress"))
+        if vm.event is not None or not vm.is_there:
+            await host.send(Reply(command.command_id, False, "gone, or acted upon"))
             return
         event = ACTION_TABLE[ActionName(command.action)].before
         assert event is not None
@@ -350,6 +350,12 @@ class Agents(RuleBasedStateMachine):
         self.take(lambda: self._dial(at))
 
     # -- the agent, and the time --------------------------------------------------------------
+
+    @rule(off=one_vm, acted=one_vm)
+    def it_restarts_without_a_vm_and_acts(self, off: int, acted: int) -> None:
+        self.is_shut_off(off)
+        self.the_agent_restarts(set(range(HOSTS)))
+        self.act_at_the_agent(acted, ActionName.STOP)
 
     @rule(dials=st.sets(one_host))
     def the_agent_restarts(self, dials: set[int]) -> None:
