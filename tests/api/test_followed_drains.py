@@ -80,6 +80,7 @@ async def next_agent(
         await drains.load()
         (run,) = drains.runs.last
         yield run
+        await drains.kept.write()
         nursery.cancel_scope.cancel()
 
 

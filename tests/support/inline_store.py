@@ -42,6 +42,8 @@ class InlineWorker:
         self.slow_sync_s = 0.0
         #: How often what was done was made to survive the machine.
         self.syncs = 0
+        #: Called after each transaction: a kill leaves what one of them has left.
+        self.on_commit: Callable[[sqlite3.Connection], None] = lambda _: None
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         # In the order of the calls, as the thread does: before any other task may run.
@@ -49,6 +51,7 @@ class InlineWorker:
         job, fault = Job(work), self.fault
         if not fault:
             perform(self._db, [job])
+            self.on_commit(self._db)
         # Whoever is cancelled does not wait for it any more.
         await trio.sleep(self.slow_s)
         if fault:

@@ -93,13 +93,25 @@ class Store(DaemonStore):
         return await self._worker.run(drain_rows.drains)
 
     async def keep_drains(
-        self, drains: Sequence[DrainRecord], places: Sequence[DrainPlace]
+        self,
+        drains: Sequence[DrainRecord],
+        places: Sequence[DrainPlace],
+        entries: Sequence[HistoryEntry] = (),
     ) -> None:
-        """Stores drains and instances of drains, each in place of what was stored of it."""
+        """Stores drains and instances of drains, each in place of what was stored of it.
+
+        Args:
+            drains: the drains.
+            places: the instances of drains.
+            entries: what the history says of them.
+        """
+        now = self._now()
 
         def work(db: sqlite3.Connection) -> None:
             drain_rows.put_drains(db, drains)
             drain_rows.put_places(db, places)
+            for entry in entries:
+                history.record(db, entry, now)
 
         await self._worker.run(work)
 

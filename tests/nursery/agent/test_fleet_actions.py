@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from hbtrio.nursery.agent.action_history import ActionHistory
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.policy.begin_by import REPLY_S
@@ -36,13 +37,11 @@ def actions_of(world: AgentWorld) -> AgentActions:
     return AgentActions(
         world.nursery,
         agent.fleet,
-        agent.store,
-        agent.history,
+        ActionHistory(agent.store, agent.history, wall_clock),
         LaterTruths(world.nursery, agent.store, agent.history, agent.rounds),
         agent.groups,
         agent.holds,
         new_command_id=lambda: f"act-{next(ids)}",
-        wall_clock=wall_clock,
     )
 
 

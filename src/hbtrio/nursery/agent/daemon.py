@@ -36,6 +36,7 @@ import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.nursery.agent.action_history import ActionHistory
 from hbtrio.nursery.agent.alerts import AgentAlerts
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.fleet import Fleet
@@ -291,13 +292,11 @@ async def open_agent(
                 actions = AgentActions(
                     action_nursery,
                     fleet,
-                    store,
-                    history,
+                    ActionHistory(store, history, wall_clock),
                     later,
                     groups,
                     holds,
                     new_command_id=new_command_id,
-                    wall_clock=wall_clock,
                 )
                 drains = FleetDrains(
                     action_nursery, supervisor, fleet, actions, rounds, groups, store, wall_clock

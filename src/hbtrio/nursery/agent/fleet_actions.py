@@ -2,39 +2,33 @@
 
 An action belongs to the host, and the record of it to the agent: an operator who disconnects misses
 progress lines, but the history has the outcome. An action has two entries in the history, the
-request and the outcome; one that the agent itself refuses has only the second.
+request and the outcome; one that the agent itself refuses has only the second. Those of a drain's
+actions are stored with the drain.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable
-from datetime import datetime
 from typing import Final, NoReturn
 
 import trio
 
 from hbtrio.fsm.action import ActionState
-from hbtrio.log.subject import fields
+from hbtrio.nursery.agent.action_history import ActionHistory
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.followed_actions import FleetAction, ask_again, asked_words, take_lines
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone, Unbegun
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
+from hbtrio.nursery.agent.kept_drains import KeptDrains
 from hbtrio.nursery.agent.later_truths import LaterTruths
-from hbtrio.nursery.broadcast import Broadcast
-from hbtrio.nursery.drain_run import DrainRun
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.records import HistoryEntry
-from hbtrio.store.store import Store
-from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT, ActCommand
 from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, VoteResult
-
-_log = logging.getLogger("hbtrio.agent")
 
 #: Actions in progress in the whole fleet.
 _ACTIONS: Final = 1000
@@ -44,7 +38,16 @@ _DEADLINE_S: Final = 1.0
 
 
 class FleetActionRefused(Exception):
-    """The action was not started; the text is the reason."""
+    """The action was not started; the text is the reason.
+
+    Args:
+        reason: the reason.
+        entry: the history's entry, if it is left to the requester to have it stored.
+    """
+
+    def __init__(self, reason: str, entry: HistoryEntry | None = None) -> None:
+        super().__init__(reason)
+        self.entry = entry
 
 
 class AgentActions:
@@ -53,38 +56,32 @@ class AgentActions:
     Args:
         nursery: follows the actions. When it ends, the hosts continue actions that have started.
         fleet: knows the host of each instance, and its link.
-        store: keeps the history.
-        history: publishes the history entries.
+        history: records what is asked for, and what becomes of it.
         later: handles what hosts tell of actions once they were given up.
         groups: which instances must not go down now.
         holds: the holds of operators on instances.
         new_command_id: makes ids that are never reused.
-        wall_clock: the wall clock of the store.
     """
 
     def __init__(
         self,
         nursery: trio.Nursery,
         fleet: Fleet,
-        store: Store,
-        history: Broadcast[HistoryEntry],
+        history: ActionHistory,
         later: LaterTruths,
         groups: FleetGroups,
         holds: AgentHolds,
         *,
         new_command_id: Callable[[], str],
-        wall_clock: Callable[[], datetime],
     ) -> None:
         self.in_progress: dict[str, FleetAction] = {}
         self._nursery = nursery
         self._fleet = fleet
-        self._store = store
-        self._history = history
+        self.history = history
         self._later = later
         self._groups = groups
         self._holds = holds
         self._new_command_id = new_command_id
-        self._wall_clock = wall_clock
 
     async def begin(
         self,
@@ -99,7 +96,7 @@ class AgentActions:
         ignore_hold: bool = False,
         planned_at: int = 0,
         overrides: str | None = None,
-        is_followed: bool = False,
+        kept: KeptDrains | None = None,
         refused: str = "",
     ) -> FleetAction:
         """Has the instance's host start an action.
@@ -118,7 +115,9 @@ class AgentActions:
             ignore_hold: act on an instance that is on hold, too.
             planned_at: when it is forced, if it is planned, in seconds since the epoch; else 0.
             overrides: the reject of the guest that does not stand; None for none.
-            is_followed: ask the host what became of it if its link is lost meanwhile.
+            kept: has its entries stored with the drain that it is part of: all but the outcome,
+                which is left to the requester. If its link is lost meanwhile, the host is asked
+                what became of it.
             refused: why the same request was refused before; for that again there is no entry.
 
         Returns:
@@ -132,7 +131,7 @@ class AgentActions:
         Cancelled, the action may have started; the host then runs it to its end.
         """
         instance = await instance_on_its_host(self._fleet, uuid)
-        action = FleetAction(uuid, instance.hostname, name, who, is_followed, refused)
+        action = FleetAction(uuid, instance.hostname, name, who, kept, refused)
         session = self._fleet.sessions.get(instance.hostname)
         hold = None if ignore_hold else self._holds.of(uuid)
         if hold is not None:
@@ -174,19 +173,14 @@ class AgentActions:
         hostname = self._fleet.host_of(uuid)
         return "" if hostname in self._fleet.sessions else f"{hostname} has no link to this agent"
 
-    async def planned(self, run: DrainRun, what: str) -> None:
-        """Records what becomes of a planned action."""
-        for place in run.places.values():
-            reason = f"{run.record.action}: {what}"
-            await self._keep(reason, run.record.actor, place.item.uuid, place.hostname)
-
-    def resume(self, uuid: str, hostname: str, name: ActionName, who: str) -> FleetAction:
+    def resume(
+        self, uuid: str, hostname: str, name: ActionName, who: str, kept: KeptDrains
+    ) -> FleetAction:
         """Follows an action that an earlier run of this agent may have had a host begin.
 
-        Its place in its groups is taken from here on. The history gets the outcome, once it is
-        known. Does not wait.
+        Its place in its groups is taken from here on. Does not wait.
         """
-        action = FleetAction(uuid, hostname, name, who, is_followed=True)
+        action = FleetAction(uuid, hostname, name, who, kept)
         command_id = self._new_command_id()
         if (event := ACTION_TABLE[name].before) is not None:
             self._groups.hold(uuid, event, command_id)
@@ -219,7 +213,8 @@ class AgentActions:
         """
         if not await self._groups.forget(uuid):
             return False
-        await self._keep("forget: no member of groups any more", who, uuid)
+        words = "forget: no member of groups any more"
+        await self.history.record(self.history.entry(words, who, uuid))
         return True
 
     async def _run(
@@ -237,8 +232,8 @@ class AgentActions:
             nonlocal begun
             if not begun:
                 begun = True
-                if action.refused:
-                    self._nursery.start_soon(self._record, action, asked)
+                if action.kept is not None and action.refused:
+                    action.kept.entry(self._entry(action, asked))
                 task_status.started()
 
         with self._later.action(message.command_id, action.uuid):
@@ -267,15 +262,14 @@ class AgentActions:
         lost = "the agent ended"
         try:
             if lines is not None:
-                if asked:
-                    await self._record(action, asked)
+                await self._asked(action, asked)
                 try:
                     outcome = await take_lines(action, lines, begun)
                 except NotDone as fault:
                     refusal = str(fault)
                 except (HostUnreachable, LinkError) as fault:
                     lost = str(fault)
-            if action.is_followed and not (outcome or refusal):
+            if action.kept is not None and not (outcome or refusal):
                 begun()
                 outcome = await ask_again(self._fleet, action, command_id, lost)
         except Unbegun as fault:
@@ -288,14 +282,25 @@ class AgentActions:
             if outcome:
                 self._groups.acted(action.uuid, command_id)
             self._groups.give_back(action.uuid, command_id)
+            unknown = "not begun" if action.is_unbegun else "the outcome is unknown"
+            ended = self._entry(action, outcome or f"{unknown}: {lost}", command_id)
             if not (outcome or refusal):
                 action.lines.add(ProgressLine(step="lost", reason=lost))
-            action.lines.close()
+            self._close(action, ended)
         if refusal:
             await self._refuse(action, refusal)
         begun()
-        unknown = "not begun" if action.is_unbegun else "the outcome is unknown"
-        await self._record(action, outcome or f"{unknown}: {lost}", command_id)
+        if action.kept is None:
+            await self.history.record(ended)
+
+    async def _asked(self, action: FleetAction, asked: str) -> None:
+        """Records the request; a drain's turn is stored before its host hears of it, too."""
+        if action.kept is not None:
+            if asked:
+                action.kept.entry(self._entry(action, asked))
+            await action.kept.write()
+        elif asked:
+            await self.history.record(self._entry(action, asked))
 
     def _deny(self, uuid: str, name: ActionName, command_id: str, *, ignore_group: bool) -> str:
         """Takes the instance's place in its groups; returns why it must not go down."""
@@ -311,39 +316,31 @@ class AgentActions:
         action.lines.add(ProgressLine(step="group", result=VoteResult.REJECT, reason=reason))
         outcome = ActionState.REJECTED.value
         action.lines.add(ProgressLine(step="end", outcome=outcome, reason=reason))
-        action.lines.close()
-        await self._record(action, "asked")
-        await self._record(action, f"{outcome}: {reason}")
+        ended = self._entry(action, f"{outcome}: {reason}")
+        self._close(action, ended)
+        await self._asked(action, "asked")
+        if action.kept is None:
+            await self.history.record(ended)
         return action
 
     async def _refuse(self, action: FleetAction, reason: str) -> NoReturn:
-        if reason != action.refused:
-            await self._record(action, f"refused: {reason}")
+        if reason == action.refused:
+            raise FleetActionRefused(reason)
+        entry = self._entry(action, f"refused: {reason}")
+        if action.kept is not None:
+            raise FleetActionRefused(reason, entry)
+        await self.history.record(entry)
         raise FleetActionRefused(reason)
 
-    async def _record(self, action: FleetAction, what: str, command_id: str = "") -> None:
-        reason = f"{action.name}: {what}"
-        await self._keep(reason, action.who, action.uuid, action.hostname, command_id)
+    def _close(self, action: FleetAction, ended: HistoryEntry) -> None:
+        """Ends the lines; whoever has read the last one finds the outcome's entry."""
+        if action.kept is not None:
+            action.outcome = ended
+        action.lines.close()
 
-    async def _keep(
-        self, reason: str, who: str, uuid: str, hostname: str = "", command_id: str = ""
-    ) -> None:
-        entry = HistoryEntry(
-            time=self._wall_clock(),
-            kind="action",
-            uuid=uuid,
-            hostname=hostname,
-            reason=reason,
-            who=who,
-            command_id=command_id,
-        )
-        about = fields(entry.kind)
-        _log.info("%s: action %s by %s", entry.uuid, entry.reason, entry.who, extra=about)
-        self._history.publish(entry)
-        try:
-            await self._store.record(entry)
-        except StoreFault as fault:
-            _log.error("store: %s: history entry lost: %s %s", fault, uuid, entry.reason)
+    def _entry(self, action: FleetAction, what: str, command_id: str = "") -> HistoryEntry:
+        reason = f"{action.name}: {what}"
+        return self.history.entry(reason, action.who, action.uuid, action.hostname, command_id)
 
 
 def _nothing() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
@@ -19,10 +18,11 @@ import attrs
 import trio
 
 from hbtrio.fsm.action import ActionState
-from hbtrio.fsm.drain import DrainItem, DrainPhase, Turn
+from hbtrio.fsm.drain import DrainItem, Turn
 from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import IN_PROGRESS, DrainState
+from hbtrio.nursery.agent.drained_actions import DrainedActions
 from hbtrio.nursery.agent.drained_instances import DrainedInstances
 from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
@@ -38,26 +38,12 @@ from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.link_call_off import MAX_REASON
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.drain")
 
-#: The steps of an action, by the lines of its progress.
-_STEPS: Final = {
-    "command": ActionState.PERFORMING,
-    "restart": ActionState.AWAITING,
-    "down": ActionState.GOING_DOWN,
-}
-
 #: The kind of a host's report that a guest would not reject an event any more.
 WITHDRAWN: Final = "withdrawn"
-
-_ENDS: Final = {
-    "done": ActionState.DONE,
-    "rejected": ActionState.REJECTED,
-    "failed": ActionState.FAILED,
-}
 
 
 class FleetDrains:
@@ -88,15 +74,15 @@ class FleetDrains:
         self.runs = Drains(nursery, supervisor, self)
         #: Shows what becomes of a planned action.
         self.attempts = Attempts(self.runs)
-        self.kept = KeptDrains(store)
-        self._nursery = nursery
+        self.kept = KeptDrains(store, actions.history.publish)
         self._fleet = fleet
         self._actions = actions
         self._rounds = rounds
         self._groups = groups
         self._wall_clock = wall_clock
-        #: Actions that hosts have begun, by their instances.
-        self._begun: dict[str, FleetAction] = {}
+        #: What the history says of plans that are not stored yet, by their drains.
+        self._planned: dict[str, HistoryEntry] = {}
+        self._begun = DrainedActions(nursery, fleet, actions, self.kept)
         self._instances = DrainedInstances(fleet)
 
     async def load(self) -> None:
@@ -118,7 +104,9 @@ class FleetDrains:
             for uuid, item in run.machine.items.items():
                 if item.state in IN_PROGRESS:
                     hostname = run.places[uuid].hostname
-                    action = self._actions.resume(uuid, hostname, record.action, record.actor)
+                    action = self._actions.resume(
+                        uuid, hostname, record.action, record.actor, self.kept
+                    )
                     self._begins(run, action)
 
     def start(self, plan: DrainPlan, who: str) -> DrainRun:
@@ -182,7 +170,7 @@ class FleetDrains:
         rules = DrainRules(planned=spans.from_(self.now()), on_reject=on_reject)
         words = spans.words(self.epoch_s(), gives_up=gives_up)
         run = self.start(attrs.evolve(plan, hosts=(hostname,), rules=rules), who)
-        await self._actions.planned(run, words)
+        self._planned[run.record.id] = self._entry(run, plan.instance, words)
         await run.stored.wait()
         return run
 
@@ -248,13 +236,15 @@ class FleetDrains:
                 who=record.actor,
                 planned_at=_forced_at(run),
                 overrides=turn.overrides,
-                is_followed=True,
+                kept=self.kept,
                 refused=self._instances.refusal(record.id, turn.uuid),
             )
         except Unknown:
             self._instances.missing(record, turn.uuid)
         except FleetActionRefused as error:
             self._instances.refused(record.id, turn.uuid, str(error))
+            if error.entry is not None:
+                self.kept.entry(error.entry)
             if "on hold until" in str(error) and not is_planned:
                 raise Skipped(str(error)) from error
             raise Blocked(str(error)) from error
@@ -262,71 +252,35 @@ class FleetDrains:
         self._begins(run, action)
 
     def _begins(self, run: DrainRun, action: FleetAction) -> None:
-        self._begun[action.uuid] = action
         self.attempts.began(run.record.id, action.uuid, action.lines.watch)
-        self._nursery.start_soon(self._follow, run, action)
-        if run.machine.phase is not DrainPhase.RUNNING:
-            self.call_off(action.uuid, run.record.reason)
-
-    async def _follow(self, run: DrainRun, action: FleetAction) -> None:
-        try:
-            await self._take_lines(run, action)
-        finally:
-            del self._begun[action.uuid]
-
-    async def _take_lines(self, run: DrainRun, action: FleetAction) -> None:
-        uuid, is_performed = action.uuid, False
-        session = self._fleet.sessions.get(action.hostname)
-        async with aclosing(action.lines.watch()) as lines:
-            async for line in lines:
-                if line is None:
-                    continue
-                before, session = session, self._fleet.sessions.get(action.hostname)
-                if session is not before and run.machine.phase is not DrainPhase.RUNNING:
-                    self.call_off(uuid, run.record.reason)  # what the last session may have lost
-                if line.step == "end":
-                    outcome = _ENDS.get(line.outcome, ActionState.FAILED)
-                    reason = str(line.reason or "")
-                    is_stopped = run.machine.phase is not DrainPhase.RUNNING
-                    called_off = is_stopped and reason == run.record.reason[:MAX_REASON]
-                    run.ended(uuid, outcome, reason, called_off=called_off)
-                    return
-                if line.step == "notice" and not is_performed:
-                    run.stepped(uuid, ActionState.PREPARING)
-                elif line.step in _STEPS and not line.waiting:
-                    is_performed = True
-                    run.stepped(uuid, _STEPS[line.step])
-                elif line.step == "lost":
-                    if action.is_unbegun:
-                        run.unbegun(uuid)
-                        return
-                    reason = f"the outcome is unknown: {line.reason}"
-                    run.ended(uuid, ActionState.FAILED, reason, called_off=False)
-                    return
+        self._begun.begins(run, action)
 
     def call_off(self, uuid: str, reason: str) -> None:
-        """Has the host end the action on an instance if its command has not begun.
-
-        One that is being begun is called off once the host has begun it.
-        """
-        if (action := self._begun.get(uuid)) is not None:
-            self._actions.call_off(action, reason[:MAX_REASON])
+        """Has the host end an action before its command; see :meth:`DrainedActions.call_off`."""
+        self._begun.call_off(uuid, reason)
 
     async def put(self, drain: StoredDrain) -> None:
         """Stores a drain that begins; while the store fails, later."""
-        await self.kept.put(drain)
+        self.kept.keep(drain.record)
+        for place in drain.places:
+            self.kept.keep_place(place)
+        if (entry := self._planned.pop(drain.record.id, None)) is not None:
+            self.kept.entry(entry)
+        await self.kept.write()
 
     def keep(self, record: DrainRecord) -> None:
-        """Stores a drain that has changed, soon; records how a planned action ends undone."""
+        """Stores a drain that has changed, soon, and how a planned action ends undone."""
+        self.kept.keep(record)
         run = self.runs.get(record.id)
-        if record.ended_at is not None:
-            self._instances.ended(record.id)
         if run is not None and run.due is not None and record.ended_at is not None:
-            (item,) = run.machine.items.values()
+            ((uuid, item),) = run.machine.items.items()
             if item.state in (DrainState.SKIPPED, DrainState.CANCELLED):
                 words = f"planned, {item.state.value}: {item.reason or record.reason}"
-                self._nursery.start_soon(self._actions.planned, run, words)
-        self.kept.keep(record)
+                self.kept.entry(self._entry(run, uuid, words))
+
+    def _entry(self, run: DrainRun, uuid: str, what: str) -> HistoryEntry:
+        record, hostname = run.record, run.places[uuid].hostname
+        return self._actions.history.entry(f"{record.action}: {what}", record.actor, uuid, hostname)
 
     def keep_place(self, place: DrainPlace) -> None:
         """Stores an instance of a drain that has changed, soon."""

@@ -16,7 +16,9 @@ import trio
 
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostUnreachable, NotDone
+from hbtrio.nursery.agent.kept_drains import KeptDrains
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.store.records import HistoryEntry
 from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_follow import Follow
@@ -47,9 +49,10 @@ class FleetAction:
         hostname: its host.
         name: the action.
         who: the operator.
-        is_followed: whether the host is asked again if its link is lost.
+        kept: stores the drain that it is part of; then the host is asked again if its link is lost.
         refused: why the same request was refused before, which the history has; "" if it was not.
         is_unbegun: whether it has ended since the host never began it.
+        outcome: the history's entry of its end, if that is left to its requester; None before that.
         lines: its progress lines.
     """
 
@@ -57,9 +60,10 @@ class FleetAction:
     hostname: str
     name: ActionName
     who: str
-    is_followed: bool = False
+    kept: KeptDrains | None = None
     refused: str = ""
     is_unbegun: bool = False
+    outcome: HistoryEntry | None = None
     lines: ProgressLines = attrs.field(factory=ProgressLines)
 
 
