@@ -15,10 +15,11 @@ from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.net.tls_files import server_files
 from hbtrio.nursery.store_watch import LOOK_S
+from hbtrio.policy.more_time import Extension
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim_result import NotSent
-from hbtrio.wire.vocabulary import Event, Health
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, Health
 from support.agent_world import AgentWorld, agent_world
 from support.certificates import HERE, pair
 from support.fleet_world import fleet_api
@@ -36,6 +37,8 @@ def numbers(world: AgentWorld, now: float) -> dict[str, float]:
 
 
 QUIET = {
+    **{f"extended_seconds_total {event}": 0 for event in EVENT_TABLE},
+    **{f"overridden_rejects_total {event}": 0 for event, rule in EVENT_TABLE.items() if rule.voted},
     f"info {hbtrio.__version__}": 1,
     "hosts up": 0,
     "hosts down": 0,
@@ -109,6 +112,26 @@ async def test_hosts_by_their_links(world: AgentWorld) -> None:
     found = numbers(world, 41.0)
     assert (found["hosts up"], found["hosts down"], found["hosts lost"]) == (0, 0, 1)
     assert found["instances yes"] == 0
+
+
+async def test_what_events_say_of_vetoes_and_more_time_is_counted_once(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    await world.at(1)
+    by = {"event": Event.STOP}
+    await host.report("overridden", reason="overridden after 3 rejects in 3600 s: busy", **by)
+    await host.report(
+        "extended", reason=f"the vote on stop was {Extension(30, 'orders').words}", **by
+    )
+    await host.report("extended", reason=Extension(12, "").words, **by)
+    await host.report("extended", reason="extended by much")
+    await host.report("vote", reason="extended by 7 s", **by)
+    await host.cut()  # what is not acknowledged yet comes again
+    await world.bound_host(host=host)
+    await world.at(5)
+    found = numbers(world, 5.0)
+    assert found["overridden_rejects_total stop"] == 1
+    assert found["extended_seconds_total stop"] == 42
+    assert found["overridden_rejects_total reboot"] == 0
 
 
 async def test_rounds_and_deliveries(world: AgentWorld) -> None:

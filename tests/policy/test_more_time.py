@@ -24,6 +24,7 @@ from hbtrio.policy.more_time import (
     Grant,
     Lengthen,
     VoterTime,
+    seconds_of,
 )
 
 LIMIT = "the limit is 50 s in all"
@@ -251,3 +252,18 @@ def test_both_ends_agree_and_nobody_waits_for_ever(
     assert host_end == window_end + 1
     assert window_end - begin <= most_s
     assert all(math.isfinite(grant.seconds) and grant.seconds >= 0 for grant in answers.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        (f"the vote on stop was {Extension(30, 'orders').words}", 30),
+        (Extension(30, "extended by 7 s").words, 30),
+        (Extension(86_400, "").words, 86_400),
+        ("extended by 999999 s", 86_400),
+        ("extended by 12345678 s", 0),
+        ("extended", 0),
+    ],
+)
+def test_the_words_say_how_much(words: str, seconds: int) -> None:
+    assert seconds_of(words) == seconds

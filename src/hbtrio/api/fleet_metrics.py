@@ -22,8 +22,10 @@ from hbtrio.api.metrics import (
     notification_families,
     restart_family,
 )
+from hbtrio.nursery.agent.counted_history import CountedHistory
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
+from hbtrio.wire.vocabulary import EVENT_TABLE
 
 _LINKS: Final = ("up", "down", "lost", "never")
 
@@ -57,6 +59,7 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "hbtrio_agent_rounds_open", "Votes and notices in progress.", value=len(agent.rounds)
     )
+    yield from _events(agent.history)
     yield CounterMetricFamily(
         "hbtrio_agent_host_alarms",
         "Hosts whose alarms began to be held back.",
@@ -127,6 +130,25 @@ def _hosts(agent: Agent, now: float) -> Iterator[Metric]:
     for link in _LINKS:
         hosts.add_metric([link], links[link])
     yield from (hosts, down, held)
+
+
+def _events(history: CountedHistory) -> Iterator[Metric]:
+    extended = CounterMetricFamily(
+        "hbtrio_agent_extended_seconds",
+        "By how many seconds guests have extended votes and notices, by event.",
+        labels=["event"],
+    )
+    for event in EVENT_TABLE:
+        extended.add_metric([event], history.extended_s[event])
+    overridden = CounterMetricFamily(
+        "hbtrio_agent_overridden_rejects",
+        "Rejects of actions that did not stand, by event.",
+        labels=["event"],
+    )
+    for event, rule in EVENT_TABLE.items():
+        if rule.voted:
+            overridden.add_metric([event], history.overridden[event])
+    yield from (extended, overridden)
 
 
 def _delivery(status: DeliveryStatus) -> Iterator[Metric]:

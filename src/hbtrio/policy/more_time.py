@@ -12,6 +12,7 @@ the request: the host's window never ends before the guest's.
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 import attrs
@@ -27,6 +28,9 @@ WAITING: Final = 64
 
 #: Names of voters that are shown of one window.
 _NAMES: Final = 3
+
+#: How :attr:`Extension.words` begins; the name of a voter follows.
+_WORDS: Final = re.compile(r"\bextended by (\d{1,6}) s\b", re.ASCII)
 
 #: Why no more time is given.
 OFF: Final = "the host gives no more time"
@@ -57,6 +61,12 @@ class Extension:
         """For operators: ``extended by 30 s by orders``."""
         by = f" by {self.name}" if self.name else ""
         return f"extended by {self.seconds} s{by}"
+
+
+def seconds_of(words: str) -> int:
+    """Returns the seconds of the first :attr:`Extension.words` in a text; 0 without any."""
+    found = _WORDS.search(words)
+    return min(int(found[1]), MOST_S) if found else 0
 
 
 class Extensions:

@@ -39,6 +39,7 @@ from hbtrio.config.agent import AgentConfig
 from hbtrio.nursery.agent.action_history import ActionHistory
 from hbtrio.nursery.agent.alerts import AgentAlerts
 from hbtrio.nursery.agent.audit import Audit
+from hbtrio.nursery.agent.counted_history import CountedHistory
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.fleet_drains import FleetDrains
@@ -107,7 +108,7 @@ class Agent:
         config: its configuration.
         store: its persistent state.
         fleet: its hosts and instances.
-        history: publishes the history entries.
+        history: publishes the history entries, and counts some of them.
         inventory: changes hosts and instances.
         states: notifies the VIM of the instances' states.
         groups: how many instances of each may be unavailable.
@@ -131,7 +132,7 @@ class Agent:
     config: AgentConfig
     store: Store
     fleet: Fleet
-    history: Broadcast[HistoryEntry]
+    history: CountedHistory
     inventory: AgentInventory
     states: InstanceStates
     groups: FleetGroups
@@ -187,7 +188,7 @@ async def open_agent(
     files = FileWatch(wall_clock) if files is None else files
     store_watch = StoreWatch(store)
     fleet = Fleet(has_vim=transport is not None)
-    history: Broadcast[HistoryEntry] = Broadcast()
+    history = CountedHistory()
     if notifier is not None:
         alerts = AgentAlerts(notifier, config.name)
         history.listen(alerts.entry)
