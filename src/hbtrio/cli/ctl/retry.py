@@ -1,7 +1,8 @@
 """Asks a guest that has rejected an action again and again: ``hbtrio ctl act --retry-for``.
 
 Host and agent do that by themselves, as a planned action. With options that a plan does not keep,
-and with a command at an agent, it is done here.
+since they set aside what the operator sees now, and with a command at an agent, which stores none,
+it is done here.
 """
 
 from __future__ import annotations
