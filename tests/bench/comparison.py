@@ -52,6 +52,11 @@ class Comparison:
         """All challenges of healthy guests that a shape counted as missed."""
         return sum(sample.misses for sample in self.samples[shape])
 
+    @property
+    def host_missed(self) -> bool:
+        """Whether a host missed a healthy guest, however busy the machine is; a floor may."""
+        return any(self.misses(shape) for shape in self.samples if shape in (HOST, CORE))
+
     def late_ms(self, shape: str) -> tuple[float, float, float]:
         """The lateness of a shape's beats: medians of the rounds' shares 0.5, 0.99 and 1."""
         p50, p99, most = (

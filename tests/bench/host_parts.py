@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import attrs
 
-from bench.comparison import Comparison, members, table
+from bench.c_floor import compiler
+from bench.comparison import C_FLOOR, Comparison, members, table
 from bench.detection import Group, Losses
 from bench.farms import open_farms
 from bench.measure import Measure
@@ -59,12 +60,17 @@ async def comparison(options: argparse.Namespace) -> Part:
     ]
     return Part(
         "comparison",
-        table(seen),
+        "\n".join([table(seen), *no_c_floor(options.shapes)]),
         [measure for one in seen for measure in one.measures()],
         [members(one) for one in seen],
-        missed=any(one.misses(shape) for one in seen for shape in one.samples if "host" in shape),
+        missed=any(one.host_missed for one in seen),
         comparisons=seen,
     )
+
+
+def no_c_floor(shapes: Sequence[str]) -> list[str]:
+    """Says why the C floor is missing, if it is wanted and is."""
+    return ["C floor: no gcc"] if C_FLOOR in shapes and compiler() is None else []
 
 
 async def detection(_: argparse.Namespace) -> Part:

@@ -23,7 +23,7 @@ from bench.comparison import C_FLOOR, FLOOR, HOST, PACKED, SHAPES, Comparison, m
 from bench.detection import Group, Losses
 from bench.farms import check_descriptors, farm_size, open_farms
 from bench.faults import FAILED, FARM_DIED, MISSED, BenchFailed
-from bench.host_parts import crowd_measures, loss_measure
+from bench.host_parts import crowd_measures, loss_measure, no_c_floor
 from bench.host_run import Order
 from bench.measure import Measure, summary
 from bench.part import Part
@@ -122,6 +122,14 @@ def test_losses_have_to_be_seen_all_and_in_time(
 def test_a_crowd_loses_no_beat(changes: dict[str, Any]) -> None:
     seen = [crowd_measures(one, [])[0].met for one in (sample(), sample(**changes))]
     assert seen == [True, False]
+
+
+@pytest.mark.parametrize(("shape", "missed"), [(HOST, True), (PACKED, False)])
+def test_a_host_may_miss_no_beat_and_a_floor_may(shape: str, missed: bool) -> None:
+    one = comparison()
+    assert not one.host_missed
+    seen = Comparison(1000, {**one.samples, shape: [sample(), sample(misses=1)]})
+    assert seen.host_missed is missed
 
 
 # -- what it writes ---------------------------------------------------------------------------
@@ -287,7 +295,9 @@ async def test_all_shapes_beat_over_two_farms(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_without_a_compiler_there_is_no_c_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert no_c_floor([HOST]) == []
     monkeypatch.setattr("shutil.which", lambda _: None)
+    assert no_c_floor([HOST, C_FLOOR]) == ["C floor: no gcc"]
     assert await compare(1, [C_FLOOR], rounds=1, seconds=1.0) == {}
 
 

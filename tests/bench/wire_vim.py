@@ -66,3 +66,9 @@ class WireVim:
         self.poll.unregister(fd)
         caller.close()
         return bytes(said)
+
+    def close(self) -> None:
+        """Ends it."""
+        for caller, _ in self._callers.values():
+            caller.close()
+        self._listener.close()
