@@ -44,10 +44,10 @@ class Scraper:
         self._stdout = process.stdout
 
     async def scrape(self) -> int:
-        """Has them read once, and returns their size.
+        """Has them read once, and returns their size; 0 if the host gave none.
 
         Raises:
-            RuntimeError: there was no answer.
+            RuntimeError: the scraper has ended.
         """
         await self._stdin.send_all(b"\n")
         answer = await self._stdout.receive_some()

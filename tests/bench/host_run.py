@@ -194,8 +194,7 @@ async def _beat(seconds: float, scraper: Scraper | None) -> int:
     scrapes = 0
     while scraper is not None and until - trio.current_time() > SCRAPE_S:
         next_at = trio.current_time() + SCRAPE_S
-        await scraper.scrape()
-        scrapes += 1
+        scrapes += bool(await scraper.scrape())
         await trio.sleep_until(next_at)
     await trio.sleep_until(until)
     return scrapes

@@ -57,9 +57,14 @@ class Measured:
         status = await self._process.wait()
         if status:
             self._stderr.seek(0)
-            lines = self._stderr.read().decode(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
-            raise BenchFailed(f"{self._name} ended with {status}: {last}")
+            said = last_line(self._stderr.read().decode(errors="replace"))
+            raise BenchFailed(f"{self._name} ended with {status}: {said}")
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without the frame of a group of exceptions."""
+    lines = (line.strip(" |+-") for line in reversed(text.splitlines()))
+    return next(filter(None, lines), "no message")
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ class Sample:
         late_ms: lateness of beats after the time of their slot; the shares 0.5, 0.99 and 1.
         misses: challenges of healthy guests counted as missed; must be 0.
         start_s: until all were heartbeating, from when the host began; 0 for a floor.
-        scrapes: how often the metrics were read in ``seconds``.
+        scrapes: how often the metrics were read in ``seconds``; an overloaded host gives none.
         scrape_cpu_s: the CPU time of reading the metrics once; 0 where there are none.
         late_ticks: of the host's on-time guard, in ``seconds``.
         start_collections_s: full garbage collections until all were heartbeating.

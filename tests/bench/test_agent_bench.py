@@ -7,11 +7,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from bench.agent_report import FARMED, FLOOR, Votes, votes_measures
 from bench.link_sink import Sink
+from bench.scraper import scrape
 from bench.storm import Storm, storm
 from bench.vim_wire import Target, is_whole
 from bench.votes import vote
@@ -112,6 +114,35 @@ def test_a_vote_is_compared_with_the_floor_s() -> None:
     assert (ratio.seen, ratio.met) == ("6.5", False)
     assert (p50.met, p99.met) == (False, True)
     assert not math.isinf(farmed.p99)
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [
+        pytest.param(http(b"HTTP/1.1 200 OK", b"up 1"), 42, id="metrics"),
+        pytest.param(_BUSY, 0, id="refused"),
+        pytest.param(b"", 0, id="no answer"),
+    ],
+)
+def test_a_host_without_metrics_is_no_fault_of_the_run(
+    tmp_path: Path, answer: bytes, size: int
+) -> None:
+    path = str(tmp_path / "observe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            caller, _ = listener.accept()
+            with caller:
+                caller.recv(4096)
+                caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert scrape(path) == size
+        thread.join()
+    assert scrape(str(tmp_path / "nobody")) == 0
 
 
 def test_the_link_s_end_says_what_an_agent_says() -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,7 +28,7 @@ from bench.host_parts import crowd_measures, loss_measure, no_c_floor
 from bench.host_run import Order
 from bench.measure import Measure, summary
 from bench.part import Part
-from bench.process import open_measured
+from bench.process import last_line, open_measured
 from bench.sample import SCRAPE_S, Sample
 from bench.turns import compare, run_host
 from support.guest_farm import FarmDied
@@ -267,6 +268,16 @@ async def test_a_process_that_fails_is_one_line() -> None:
             "the host", [sys.executable, "-c", "raise ValueError('no such order')"], 60
         ) as process:
             await process.line()
+
+
+def test_the_last_line_of_a_group_of_exceptions_is_the_innermost_exception() -> None:
+    text = "".join(
+        traceback.format_exception(
+            ExceptionGroup("tasks", [ExceptionGroup("inner", [ValueError("no such order")])])
+        )
+    )
+    assert last_line(text) == "ValueError: no such order"
+    assert last_line(" \n") == "no message"
 
 
 async def test_a_process_that_takes_too_long_is_ended(
