@@ -151,8 +151,8 @@ EXCEPTED: Final = {
     "nursery/host/heap_freezer.py": ("gc time", "defaults; the world passes in a freezer"),
     "nursery/host/virsh.py": ("trio.to_thread", "for the list of thousands of instances"),
     "nursery/port.py": (
-        "open_files.is_reserved open_files.limit_text socket time trio.lowlevel.wait_readable"
-        " trio.lowlevel.wait_writable",
+        "open_files.is_reserved open_files.limit_text select socket time"
+        " trio.lowlevel.wait_readable trio.lowlevel.wait_writable",
         _WORLD + "the channels' sockets",
     ),
     "store/database.py": (

@@ -21,7 +21,7 @@ from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import SLOT_S
-from hbtrio.nursery.port import Dialer, Port, UnixDialer
+from hbtrio.nursery.port import ChannelPort, Dialer, UnixDialer
 from hbtrio.system.runner import SystemProcesses
 from hbtrio.wire.channel_messages import MAX_ID
 
@@ -33,12 +33,14 @@ class TimedPort:
         port: the real one.
     """
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: ChannelPort) -> None:
         self.sent = array("d")
         #: When the challenge was sent whose answer came last.
         self.answered_sent_at = math.nan
         self._port = port
-        self.wait_readable = port.wait_readable
+        self.number = port.number
+        self.watch = port.watch
+        self.unwatch = port.unwatch
         self.wait_writable = port.wait_writable
         self.close = port.close
 
@@ -62,8 +64,9 @@ class TimedDialer:
         self.timed: dict[str, TimedPort] = {}
         self._is_timed = is_timed
         self._dialer = UnixDialer()
+        self.readers = self._dialer.readers
 
-    def dial(self, path: str) -> Port:
+    def dial(self, path: str) -> ChannelPort:
         """See :class:`hbtrio.nursery.port.Dialer`."""
         port = self._dialer.dial(path)
         if not self._is_timed(path):

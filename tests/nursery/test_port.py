@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +15,23 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from hbtrio.nursery.port import READ_BYTES, ChannelFault, Port, SocketPort, UnixDialer
+from hbtrio.nursery.port import (
+    READ_BYTES,
+    ChannelFault,
+    ChannelPort,
+    ChannelSocket,
+    Readers,
+    SocketReaders,
+    UnixDialer,
+)
 from support.memory_port import MemoryDialer, MemoryPeer
 
 
 class Peer(Protocol):
     """The other end, whatever it is made of."""
 
-    port: Port
+    port: ChannelPort
+    readers: Readers
 
     def write(self, data: bytes) -> object: ...
     def read(self) -> bytes: ...
@@ -33,7 +43,8 @@ class Peer(Protocol):
 class SocketPeer:
     """The other end of a real connection."""
 
-    port: Port
+    port: ChannelPort
+    readers: SocketReaders
     connection: socket.socket
 
     def write(self, data: bytes) -> object:
@@ -65,7 +76,8 @@ def socket_peer() -> SocketPeer:
     other.setblocking(False)
     for end in (connected, other):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return SocketPeer(SocketPort(connected), other)
+    readers = SocketReaders()
+    return SocketPeer(ChannelSocket(connected, readers), readers, other)
 
 
 def memory_peer() -> MemoryPeer:
@@ -81,11 +93,16 @@ async def peer(request: pytest.FixtureRequest) -> AsyncIterator[Peer]:
     made.port.close()
     if isinstance(made, SocketPeer):
         made.connection.close()
+        made.readers.close()
 
 
-async def readable(port: Port) -> None:
+async def readable(peer: Peer) -> None:
+    """Waits until the port can be read."""
+    peer.port.watch()
     with trio.fail_after(10):
-        await port.wait_readable()
+        while not peer.readers.ready(10):
+            await peer.readers.wait()
+    peer.port.unwatch()
 
 
 # -- one behaviour, two makes ---------------------------------------------------------------
@@ -99,7 +116,7 @@ async def test_bytes_go_both_ways(peer: Peer) -> None:
     assert got == b"challenge"
     assert peer.port.receive_nowait() is None
     peer.write(b"answer")
-    await readable(peer.port)
+    await readable(peer)
     assert peer.port.receive_nowait() == b"answer"
     assert peer.port.receive_nowait() is None
 
@@ -108,7 +125,7 @@ async def test_a_read_is_bounded(peer: Peer) -> None:
     peer.write(b"x" * (READ_BYTES + 10))
     got = b""
     while len(got) < READ_BYTES + 10:
-        await readable(peer.port)
+        await readable(peer)
         piece = peer.port.receive_nowait()
         assert piece is not None
         assert 0 < len(piece) <= READ_BYTES
@@ -118,10 +135,10 @@ async def test_a_read_is_bounded(peer: Peer) -> None:
 async def test_what_came_before_the_end_is_read_then_the_end_for_ever(peer: Peer) -> None:
     peer.write(b"last words")
     peer.close()
-    await readable(peer.port)
+    await readable(peer)
     assert peer.port.receive_nowait() == b"last words"
     for _ in range(3):
-        await readable(peer.port)
+        await readable(peer)
         assert peer.port.receive_nowait() == b""
 
 
@@ -143,7 +160,7 @@ async def test_a_reset_is_a_fault_and_wakes_who_waits(peer: Peer) -> None:
     faults = []
 
     async def read() -> None:
-        await readable(peer.port)
+        await readable(peer)
         with pytest.raises(ChannelFault) as fault:
             peer.port.receive_nowait()
         faults.append(str(fault.value))
@@ -178,15 +195,13 @@ async def test_one_that_does_not_read_takes_a_part_and_then_nothing(peer: Peer) 
     assert peer.port.send_nowait(b"y") == 1
 
 
-@pytest.mark.parametrize("waits", ["wait_readable", "wait_writable"])
-async def test_closing_ends_the_waiting(waits: str, peer: Peer) -> None:
+async def test_closing_ends_the_waiting(peer: Peer) -> None:
     while peer.port.send_nowait(b"x" * 100_000):
         pass
-    wait: Callable[[], object] = getattr(peer.port, waits)
 
     async def expect_closed() -> None:
         with pytest.raises(trio.ClosedResourceError):
-            await wait()  # type: ignore[misc]
+            await peer.port.wait_writable()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_closed)
@@ -203,11 +218,17 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "socket")
 
 
-async def test_a_unix_socket_connects_at_once(path: str) -> None:
+@pytest.fixture
+def dialer() -> Iterator[UnixDialer]:
+    with closing(UnixDialer()) as dialer:
+        yield dialer
+
+
+async def test_a_unix_socket_connects_at_once(path: str, dialer: UnixDialer) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        port = UnixDialer().dial(path)
+        port = dialer.dial(path)
         connection, _ = server.accept()
         with connection:
             assert port.send_nowait(b"\n") == 1
@@ -221,25 +242,27 @@ def fault_of(dialer: UnixDialer | MemoryDialer, path: str) -> str:
     return str(fault.value)
 
 
-async def test_why_a_unix_socket_can_not_be_connected_to(path: str, tmp_path: Path) -> None:
-    assert fault_of(UnixDialer(), path) == "no such file or directory"
-    assert fault_of(UnixDialer(), "/" + "x" * 200) == "AF_UNIX path too long"
+async def test_why_a_unix_socket_can_not_be_connected_to(
+    path: str, tmp_path: Path, dialer: UnixDialer
+) -> None:
+    assert fault_of(dialer, path) == "no such file or directory"
+    assert fault_of(dialer, "/" + "x" * 200) == "AF_UNIX path too long"
     (tmp_path / "file").touch()
-    assert fault_of(UnixDialer(), str(tmp_path / "file")) == "connection refused"
+    assert fault_of(dialer, str(tmp_path / "file")) == "connection refused"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
-        assert fault_of(UnixDialer(), path) == "connection refused"
+        assert fault_of(dialer, path) == "connection refused"
         server.listen(0)
-        first = UnixDialer().dial(path)
+        first = dialer.dial(path)
         # Its backlog holds one more than it was told; the next client would have to wait.
-        assert fault_of(UnixDialer(), path) == (
+        assert fault_of(dialer, path) == (
             "its backlog is full: other clients are waiting to connect"
         )
         first.close()
 
 
-def test_a_fault_leaves_no_descriptor_behind(path: str) -> None:
+def test_a_fault_leaves_no_descriptor_behind(path: str, dialer: UnixDialer) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
-        fault_of(UnixDialer(), path)
+        fault_of(dialer, path)
     assert len(os.listdir("/proc/self/fd")) == before

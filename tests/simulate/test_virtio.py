@@ -14,6 +14,7 @@ from hbtrio.nursery.port import ChannelFault
 from hbtrio.simulate.port_handle import PortHandle
 from hbtrio.simulate.ports import SimulatedDialer, SimulatedPort
 from hbtrio.simulate.process import Process
+from hbtrio.simulate.readers import MemoryReaders
 from hbtrio.simulate.virtio import RING_BYTES, SimulatedDevice, VirtioPort
 from support.simulation import Simulation
 
@@ -33,13 +34,17 @@ class Channel:
         self.to_host = bytearray()
         self.to_guest = bytearray()
         self.processes: list[Process] = []
+        self.readers: dict[SimulatedPort, MemoryReaders] = {}
 
     def host(self, talk: Talk[SimulatedPort], name: str = "host") -> Process:
         process = self.simulation.process(name)
         dialer = SimulatedDialer(process, self.ports)
 
         async def main() -> None:
-            await talk(dialer.dial(PATH))
+            port = dialer.dial(PATH)
+            port.watch()
+            self.readers[port] = dialer.readers
+            await talk(port)
             await trio.sleep_forever()
 
         return self._started(process, main)
@@ -65,9 +70,13 @@ class Channel:
             if process.error is not None:
                 raise process.error
 
+    async def readable(self, port: SimulatedPort) -> None:
+        while not self.readers[port].ready(1):
+            await self.readers[port].wait()
+
     async def read_at_host(self, port: SimulatedPort) -> None:
         while True:
-            await port.wait_readable()
+            await self.readable(port)
             data = port.receive_nowait()
             if data == b"":
                 return
@@ -391,7 +400,7 @@ def test_a_cut_channel_is_dialled_again() -> None:
     ended: list[str] = []
 
     async def host(port: SimulatedPort) -> None:
-        await port.wait_readable()
+        await channel.readable(port)
         try:
             port.receive_nowait()
         except ChannelFault as fault:
@@ -432,9 +441,12 @@ def test_a_closed_port_says_so() -> None:
     closed: list[str] = []
 
     async def host(port: SimulatedPort) -> None:
+        while port.send_nowait(b"x" * 1000):
+            pass
+
         async def wait() -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await port.wait_readable()
+                await port.wait_writable()
             closed.append("while waiting")
 
         async with trio.open_nursery() as nursery:

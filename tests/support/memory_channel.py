@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from hbtrio.nursery.guest.device import READ_BYTES, DeviceFault
 from hbtrio.nursery.port import ChannelFault
+from hbtrio.simulate.readers import MemoryReaders
+from support.memory_port import ParkedReader
 
 #: What waits unread in either direction at most.
 CAPACITY: Final = 65536
@@ -41,6 +42,7 @@ class MemoryChannel:
     persistent = True
 
     def __init__(self) -> None:
+        self.readers = MemoryReaders(ParkedReader())
         self.to_host = _Pipe()
         self.to_guest = _Pipe()
         self._host: _HostEnd | None = None
@@ -86,6 +88,7 @@ class MemoryChannel:
             if self._host is None:
                 raise DeviceFault("the host is not connected")
             data = data[self.to_host.put(data) :]
+            self._host.look()
             if data:
                 await self.to_host.changed.park()
 
@@ -94,11 +97,28 @@ class MemoryChannel:
 
 
 class _HostEnd:
-    """See :class:`~hbtrio.nursery.port.Port`."""
+    """See :class:`~hbtrio.nursery.port.ChannelPort`."""
 
     def __init__(self, channel: MemoryChannel) -> None:
+        self.number = channel.readers.next_number()
         self._channel = channel
         self._closed = False
+        self._watched = False
+
+    @property
+    def readable(self) -> bool:
+        return self._watched and bool(self._channel.to_host.data)
+
+    def look(self) -> None:
+        self._channel.readers.look(self)
+
+    def watch(self) -> None:
+        self._watched = True
+        self.look()
+
+    def unwatch(self) -> None:
+        self._watched = False
+        self._channel.readers.forget(self)
 
     def send_nowait(self, data: bytes) -> int:
         return self._channel.to_guest.put(data)
@@ -106,15 +126,10 @@ class _HostEnd:
     def receive_nowait(self) -> bytes | None:
         return self._channel.to_host.take() or None
 
-    async def wait_readable(self) -> None:
-        await self._wait(self._channel.to_host, lambda size: size > 0)
-
     async def wait_writable(self) -> None:
-        await self._wait(self._channel.to_guest, lambda size: size < CAPACITY)
-
-    async def _wait(self, pipe: _Pipe, ready: Callable[[int], bool]) -> None:
         await trio.lowlevel.checkpoint()
-        while not self._closed and not ready(len(pipe.data)):
+        pipe = self._channel.to_guest
+        while not self._closed and len(pipe.data) >= CAPACITY:
             await pipe.changed.park()
         if self._closed:
             raise trio.ClosedResourceError
@@ -122,6 +137,7 @@ class _HostEnd:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self.unwatch()
             self._channel.to_host.changed.unpark_all()
             self._channel.to_guest.changed.unpark_all()
             self._channel.hang_up()

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import attrs
 import trio
 
 from hbtrio.nursery.port import READ_BYTES, ChannelFault, NoDescriptor
+from hbtrio.simulate.readers import MemoryReaders
 from hbtrio.wire.channel_codec import MessageError, decode, encode
 from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.lines import LineReader
@@ -30,10 +32,11 @@ class _Pipe:
     A read takes from one piece only, so that whoever writes decides how the bytes are cut.
     """
 
-    __slots__ = ("_pieces", "capacity", "change", "held")
+    __slots__ = ("_pieces", "capacity", "change", "held", "on_arrival")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.on_arrival: Callable[[], None] = _ignore
         #: Bytes written and not read.
         self.held = 0
         self.change = trio.lowlevel.ParkingLot()
@@ -45,6 +48,7 @@ class _Pipe:
             self._pieces.append(piece)
             self.held += len(piece)
             self.change.unpark_all()
+            self.on_arrival()
         return len(piece)
 
     def read(self, limit: int) -> bytes:
@@ -63,6 +67,22 @@ class _Pipe:
         self.held = 0
 
 
+class ParkedReader:
+    """Where the host's task waits for its ports in memory."""
+
+    def __init__(self) -> None:
+        self._lot = trio.lowlevel.ParkingLot()
+
+    async def wait(self) -> None:
+        await self._lot.park()
+        # A readiness is noticed a pass after it came about, as the system's is; until then, whoever
+        # waits may be cancelled with the bytes unread.
+        await trio.lowlevel.checkpoint()
+
+    def wake(self) -> None:
+        self._lot.unpark_all()
+
+
 class MemoryPeer:
     """The other end of one connection: QEMU's socket, with the guest behind it.
 
@@ -72,9 +92,15 @@ class MemoryPeer:
     Args:
         path: where the host connected.
         capacity: bytes that either direction holds unread.
+        readers: of the dialer.
     """
 
-    def __init__(self, path: str, capacity: int = CAPACITY_BYTES) -> None:
+    def __init__(
+        self,
+        path: str,
+        capacity: int = CAPACITY_BYTES,
+        readers: MemoryReaders | None = None,
+    ) -> None:
         self.path = path
         #: Called with each message of the host and the line it came on.
         self.on_message: Callable[[Message, bytes], None] = _ignore
@@ -85,6 +111,7 @@ class MemoryPeer:
         self.closed = False
         #: Lines of the host that are no message: a fault of the host.
         self.garbled: list[bytes] = []
+        self.readers = readers or MemoryReaders(ParkedReader())
         self.port = MemoryPort(self)
         self.to_host = _Pipe(capacity)
         self.to_guest = _Pipe(capacity)
@@ -177,6 +204,7 @@ class MemoryPeer:
     def _wake_host(self) -> None:
         self.to_host.change.unpark_all()
         self.to_guest.change.unpark_all()
+        self.to_host.on_arrival()
 
     def _must_be_open(self) -> None:
         assert not self.closed, "this end is closed"
@@ -184,11 +212,26 @@ class MemoryPeer:
 
 
 class MemoryPort:
-    """The host's end; see :class:`hbtrio.nursery.port.Port`."""
+    """The host's end; see :class:`hbtrio.nursery.port.ChannelPort`."""
 
     def __init__(self, peer: MemoryPeer) -> None:
+        self.number = peer.readers.next_number()
+        self._readers = peer.readers
         self._peer = peer
         self._closed = False
+
+    @property
+    def readable(self) -> bool:
+        return not self._closed and (self._peer.closed or self._peer.to_host.held > 0)
+
+    def watch(self) -> None:
+        assert not self._closed, "used after it was closed"
+        self._peer.to_host.on_arrival = partial(self._readers.look, self)
+        self._readers.look(self)
+
+    def unwatch(self) -> None:
+        self._peer.to_host.on_arrival = _ignore
+        self._readers.forget(self)
 
     def send_nowait(self, data: bytes) -> int:
         assert not self._closed, "used after it was closed"
@@ -205,19 +248,11 @@ class MemoryPort:
             return data
         return None
 
-    async def wait_readable(self) -> None:
-        pipe = self._peer.to_host
-        await self._wait(pipe, lambda: pipe.held > 0)
-
     async def wait_writable(self) -> None:
         pipe = self._peer.to_guest
-        await self._wait(pipe, lambda: pipe.held < pipe.capacity)
-
-    async def _wait(self, pipe: _Pipe, ready: Callable[[], bool]) -> None:
-        while not (self._closed or self._peer.closed or ready()):
+        while not (self._closed or self._peer.closed or pipe.held < pipe.capacity):
             await pipe.change.park()
-        # A readiness is noticed a pass after it came about, as the system's is; until then, whoever
-        # waits may be cancelled with the bytes unread.
+        # Noticed a pass after it came about, as above.
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError
@@ -226,6 +261,7 @@ class MemoryPort:
         if self._closed:
             return
         self._closed = True
+        self.unwatch()
         self._peer.to_guest.change.unpark_all()
         self._peer.host_has_closed()
 
@@ -243,6 +279,7 @@ class MemoryDialer:
 
     def __init__(self) -> None:
         self.dials: list[Dial] = []
+        self.readers = MemoryReaders(ParkedReader())
         #: Whether the host has no descriptor left.
         self.is_spent = False
         self._listeners: dict[str, Callable[[MemoryPeer], None]] = {}
@@ -273,7 +310,7 @@ class MemoryDialer:
             _fail(self._refusals[path])
         if listener is None:
             _fail("no such file or directory")
-        peer = MemoryPeer(path)
+        peer = MemoryPeer(path, readers=self.readers)
         listener(peer)
         return peer.port
 

@@ -20,7 +20,7 @@ from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.daemon import Host, open_host
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.reports import Reports
-from hbtrio.nursery.port import SocketPort
+from hbtrio.nursery.port import ChannelSocket, SocketReaders
 from hbtrio.wire.channel_messages import MAX_ID
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses
@@ -34,10 +34,11 @@ class SocketGuests:
 
     def __init__(self) -> None:
         self.directory = FakeDirectory()
+        self.readers = SocketReaders()
         #: Their ends of the connections, by the path that was dialled.
         self.ends: dict[str, socket.socket] = {}
 
-    def dial(self, path: str) -> SocketPort:
+    def dial(self, path: str) -> ChannelSocket:
         """See :class:`hbtrio.nursery.port.Dialer`."""
         host, guest = socket.socketpair()
         for end in (host, guest):
@@ -46,7 +47,7 @@ class SocketGuests:
         if path in self.ends:
             self.ends[path].close()
         self.ends[path] = guest
-        return SocketPort(host)
+        return ChannelSocket(host, self.readers)
 
     def appear(self, first: int, count: int) -> None:
         """The sockets of these guests are made."""
@@ -101,3 +102,4 @@ async def open_socket_guests(**config: Any) -> AsyncIterator[tuple[Host, SocketG
             yield host, guests
     finally:
         guests.close()
+        guests.readers.close()

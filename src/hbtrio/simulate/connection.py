@@ -34,7 +34,7 @@ class End:
         self, name: str, process: Process | None, incoming: Pipe, outgoing: Pipe, trace: Trace
     ) -> None:
         self.name = name
-        #: For models: called when something has arrived, and when there is room again.
+        #: Called when something has arrived; and, for models, when there is room again.
         self.on_arrival: Callable[[], object] | None = None
         self.on_room: Callable[[], object] | None = None
         self._process = process
@@ -194,7 +194,7 @@ class End:
     def _arrived(self) -> None:
         if self._readers is not None:
             self._readers.wake()
-        elif self.on_arrival is not None:
+        if self.on_arrival is not None:
             self.on_arrival()
         if self._incoming.reset:
             self._has_room()

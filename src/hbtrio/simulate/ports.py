@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
 from hbtrio.errors import os_reason
 from hbtrio.nursery.port import READ_BYTES, ChannelFault
 from hbtrio.simulate.connection import End
-from hbtrio.simulate.process import Process
+from hbtrio.simulate.process import Process, Waiters
+from hbtrio.simulate.readers import MemoryReaders
 from hbtrio.simulate.virtio import VirtioPort
 
 
 class SimulatedPort:
-    """Implements :class:`~hbtrio.nursery.port.Port` over an end.
+    """Implements :class:`~hbtrio.nursery.port.ChannelPort` over an end.
 
     Args:
         end: of the host's process; the port closes it.
+        readers: watch it.
     """
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: End, readers: MemoryReaders) -> None:
+        self.number = readers.next_number()
         self._end = end
+        self._readers = readers
+
+    @property
+    def readable(self) -> bool:
+        """See :class:`~hbtrio.simulate.readers.MemoryPort`."""
+        return self._end.readable
+
+    def watch(self) -> None:
+        """See :class:`~hbtrio.nursery.port.ChannelPort`."""
+        self._end.on_arrival = partial(self._readers.look, self)
+        self._readers.look(self)
+
+    def unwatch(self) -> None:
+        """See :class:`~hbtrio.nursery.port.ChannelPort`."""
+        self._end.on_arrival = None
+        self._readers.forget(self)
 
     def send_nowait(self, data: bytes) -> int:
         """See :class:`~hbtrio.nursery.port.Port`."""
@@ -37,19 +57,10 @@ class SimulatedPort:
         except OSError as error:
             raise ChannelFault(os_reason(error)) from error
 
-    async def wait_readable(self) -> None:
-        """See :class:`~hbtrio.nursery.port.Port`."""
-        self._check()
-        # As below epoll, one task step.
-        if self._end.readable:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._end.wait_readable()
-        self._check()
-
     async def wait_writable(self) -> None:
         """See :class:`~hbtrio.nursery.port.Port`."""
         self._check()
+        # As below epoll, one task step.
         if self._end.writable:
             await trio.lowlevel.checkpoint()
         else:
@@ -58,6 +69,7 @@ class SimulatedPort:
 
     def close(self) -> None:
         """See :class:`~hbtrio.nursery.port.Port`."""
+        self.unwatch()
         self._end.close()
 
     def _check(self) -> None:
@@ -74,6 +86,8 @@ class SimulatedDialer:
     """
 
     def __init__(self, process: Process, ports: Mapping[str, VirtioPort]) -> None:
+        #: See :class:`~hbtrio.nursery.port.Dialer`.
+        self.readers = MemoryReaders(Waiters(process))
         self._process = process
         self._ports = ports
 
@@ -82,4 +96,4 @@ class SimulatedDialer:
         port = self._ports.get(path)
         if port is None:
             raise ChannelFault("no such file or directory")
-        return SimulatedPort(port.connect(self._process))
+        return SimulatedPort(port.connect(self._process), self.readers)

@@ -24,6 +24,7 @@ from support.certificates import HERE, files
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses
 from support.made_certificates import MadeAuthority
+from support.memory_port import MemoryDialer
 
 
 @asynccontextmanager
@@ -43,7 +44,7 @@ async def a_host(port: int, tls: TlsFiles | None, hostname: str) -> AsyncIterato
     config = HostConfig(hostname=hostname, agent=AgentLinkSettings(connect=str(endpoint)))
     environment = HostEnvironment(
         watch=FakeDirectory(),
-        dialer=None,  # type: ignore[arg-type] # there are no channels
+        dialer=MemoryDialer(),
         processes=FakeProcesses({}),
         new_id=int,
         reports=Reports(lambda: datetime.now(UTC)),

@@ -76,9 +76,11 @@ def open_host_world(config: HostConfig, file: str) -> Iterator[HostWorld]:
         observe = None
         if config.observe.listen:
             observe = api_endpoint(file, "observe", config.observe, files, optional=True)
+        dialer = UnixDialer()
+        resources.callback(dialer.close)
         yield HostWorld(
             watch=watch,
-            dialer=UnixDialer(),
+            dialer=dialer,
             connect=partial(_connect, agent, tls, files),
             signals=receive_signals,
             control=partial(open_unix_listener, config.control_socket, config.control_permissions),

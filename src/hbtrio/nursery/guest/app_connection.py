@@ -21,7 +21,7 @@ from hbtrio.nursery.guest.app_question import AppQuestion
 from hbtrio.nursery.guest.app_requests import AppRequests, inhibition_status
 from hbtrio.nursery.guest.app_services import SharedServices
 from hbtrio.nursery.guest.app_writer import AppWriter
-from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.port import ChannelFault, SocketPort
 from hbtrio.nursery.time_guard import sleep_until_on_time
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Answer, BallotWindow
@@ -57,7 +57,7 @@ class AppConnection:
         services: shared with the other connections.
     """
 
-    def __init__(self, port: Port, peer: PeerCredentials, services: SharedServices) -> None:
+    def __init__(self, port: SocketPort, peer: PeerCredentials, services: SharedServices) -> None:
         self.application = ApplicationSession(services.new_id)
         #: Written by the pacer only.
         self.slot: int | None = None

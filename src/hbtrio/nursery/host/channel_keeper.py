@@ -41,6 +41,10 @@ class ChannelKeeper:
         self._reporting = reporting
         self._on_new = on_new
 
+    async def read(self) -> None:
+        """Reads from all channels until cancelled."""
+        await self._setup.hub.run()
+
     def found(self, file: ChannelFile) -> None:
         """An instance's socket was found, the first one or a new one."""
         known = self._channels.get(file.uuid)

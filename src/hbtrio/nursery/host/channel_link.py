@@ -10,7 +10,7 @@ import trio
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import BadMessages, ChannelConnection
 from hbtrio.nursery.host.dialling import Dialling
-from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.port import ChannelFault, ChannelPort
 from hbtrio.wire.channel_messages import Message
 
 _log = logging.getLogger("hbtrio.channel")
@@ -59,6 +59,7 @@ class ChannelLink:
         self.dialling = Dialling(uuid, path, setup.dialer)
         self._uuid = uuid
         self._limits = setup.limits
+        self._hub = setup.hub
         self._bad_messages = BadMessages()
         self._connection: ChannelConnection | None = None
         self._crash: Exception | None = None
@@ -94,11 +95,17 @@ class ChannelLink:
             if not redial_now:
                 await self.dialling.wait()
 
-    async def _converse(self, port: Port, user: LinkUser) -> bool:
+    async def _converse(self, port: ChannelPort, user: LinkUser) -> bool:
         """Serves one connection to its end; returns whether to dial again at once."""
         beats = user.beats
         connection = ChannelConnection(
-            self._uuid, port, self._limits, self._bad_messages, user.received
+            self._uuid,
+            port,
+            self._limits,
+            self._bad_messages,
+            self._hub,
+            user.received,
+            self.fail,
         )
         self._connection = connection
         try:
@@ -125,7 +132,7 @@ class ChannelLink:
             self._connection.send(message)
 
     def read_now(self, now: float, reads: int = 1) -> None:
-        """Handles what has arrived, ahead of the reader task.
+        """Handles what has arrived, ahead of the hub.
 
         Args:
             now: the time.
@@ -138,7 +145,11 @@ class ChannelLink:
             self._connection.read_now(now, reads)
 
     def take_in(self) -> bool:
-        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
+        """Reads what has arrived, as a :data:`Source` of windows; never has more to come.
+
+        Also what others have sent: whether they have failed, too, can matter to the decision.
+        """
+        self._hub.read_ready()
         try:
             self.read_now(trio.current_time())
         except ChannelFault as fault:

@@ -11,6 +11,7 @@ from hbtrio.config.host import HostConfig, LimitSettings
 from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.counts import HostCounts
+from hbtrio.nursery.host.read_hub import ReadHub
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.vetoes import Vetoes
 from hbtrio.nursery.pacer import Pacer
@@ -55,6 +56,12 @@ class ChannelSetup:
     on_change: Callable[[str], None]
     #: Returns whether libvirt says, as far as it was heard, that an instance's VM runs.
     domain_runs: Callable[[str], bool]
+    #: Reads from the dialer's ports.
+    hub: ReadHub = attrs.field(init=False)
+
+    @hub.default
+    def _make_hub(self) -> ReadHub:
+        return ReadHub(self.dialer.readers)
 
 
 def heartbeat_rules(config: HostConfig) -> HeartbeatRules:

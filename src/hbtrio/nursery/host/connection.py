@@ -15,7 +15,8 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.host.read_hub import ReadHub
+from hbtrio.nursery.port import ChannelFault, ChannelPort
 from hbtrio.nursery.port_writer import PortWriter
 from hbtrio.policy.flood import HELD_S, Flood
 from hbtrio.policy.quota import ByteBucket, Quota
@@ -34,8 +35,8 @@ _LINE_COST: Final = 128
 #: Lines of one read that are decoded; the rest is dropped and counted as bad.
 _LINES_PER_READ: Final = 64
 
-#: Reads at a time where more may have arrived than the reader task had a chance to read: more than
-#: a guest sends that is no flooder.
+#: Reads at a time where more may have arrived than the hub had a chance to read: more than a guest
+#: sends that is no flooder.
 READS: Final = 8
 
 #: Bad messages of an instance that are answered and logged, per second.
@@ -78,16 +79,20 @@ class ChannelConnection:
         port: the connected port; :meth:`close` closes it.
         limits: what the guest may send.
         bad_messages: counts the unusable messages.
+        hub: calls :meth:`readable`.
         handle: called with each message and the time it was read.
+        fail: called with what ``handle`` raises; it has to end the connection.
     """
 
     def __init__(
         self,
         uuid: str,
-        port: Port,
+        port: ChannelPort,
         limits: ReadLimits,
         bad_messages: BadMessages,
+        hub: ReadHub,
         handle: Callable[[Message, float], None],
+        fail: Callable[[Exception], None],
     ) -> None:
         #: Why the connection ended.
         self.end_reason = ""
@@ -99,8 +104,12 @@ class ChannelConnection:
         self._port = port
         self._limits = limits
         self._bad_messages = bad_messages
+        self._hub = hub
         self._handle = handle
+        self._fail = fail
         self._lines = LineReader(limits.line_bytes)
+        self._bucket = ByteBucket(limits.bytes_per_s, limits.burst_bytes, trio.current_time())
+        self._nursery: trio.Nursery | None = None
         self._writer: PortWriter | None = None
         self._scope = trio.CancelScope()
         self._sequence = 0
@@ -118,15 +127,16 @@ class ChannelConnection:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    self._writer = PortWriter(self._port, nursery)
+                async with trio.open_nursery() as self._nursery:
+                    self._writer = PortWriter(self._port, self._nursery)
                     opened()
-                    # A task of its own: each frame above the reader costs at each of its wake-ups.
-                    nursery.start_soon(self._read)
+                    self._hub.watch(self._port, self)
+                    await trio.sleep_forever()
         except* ChannelFault as faults:
             self.end_reason = str(faults.exceptions[0])
         finally:
-            self._writer = None
+            self._hub.forget(self._port, self)
+            self._writer = self._nursery = None
 
     def end(self, reason: str) -> None:
         """Ends the connection: :meth:`carry` returns.
@@ -135,6 +145,7 @@ class ChannelConnection:
             reason: kept as :attr:`end_reason`.
         """
         self.end_reason = reason
+        self._hub.forget(self._port, self)
         self._scope.cancel()
 
     def close(self, *, last_words: bool) -> None:
@@ -142,7 +153,7 @@ class ChannelConnection:
 
         Args:
             last_words: first handle what is still unread. A sender may find the connection broken
-                before the reader has reached the guest's last message: a reject must not turn into
+                before the hub has reached the guest's last message: a reject must not turn into
                 consent because the guest left after it.
         """
         if last_words:
@@ -171,7 +182,7 @@ class ChannelConnection:
         return self._scope.cancel_called
 
     def read_now(self, now: float, reads: int = 1) -> None:
-        """Handles what has arrived, ahead of the reader task; also the end of the stream.
+        """Handles what has arrived, ahead of the hub; also the end of the stream.
 
         Args:
             now: the time.
@@ -191,30 +202,35 @@ class ChannelConnection:
                 return
             self._take(data, now)
 
-    async def _read(self) -> None:
-        port, limits = self._port, self._limits
-        bucket = ByteBucket(limits.bytes_per_s, limits.burst_bytes, trio.current_time())
-        while True:
-            await port.wait_readable()
-            data = port.receive_nowait()
-            if data is None:
-                continue
-            if not data:
+    def readable(self) -> None:
+        """Does one bounded read; see :class:`~hbtrio.nursery.host.read_hub.Reader`."""
+        try:
+            data = self._port.receive_nowait()
+            if data:
+                now = trio.current_time()
+                lines = self._take(data, now)
+                # One read at a time keeps other channels on time; the bucket bounds the CPU time.
+                pause_s = self._bucket.take(max(len(data), lines * _LINE_COST), now)
+                if pause_s > 0:
+                    self._hold_back(pause_s, now)
+            elif data is not None:
                 self.end(_CLOSED)
-                return
-            now = trio.current_time()
-            lines = self._take(data, now)
-            # One read per wake-up keeps other channels on time; the bucket bounds the CPU time.
-            pause_s = bucket.take(max(len(data), lines * _LINE_COST), now)
-            if pause_s > 0:
-                if self._bad_messages.flood.is_news(pause_s, now):
-                    _log.warning(
-                        "%s: it sends more than %g bytes/s: held back for %g s within a minute",
-                        self._uuid,
-                        limits.bytes_per_s,
-                        HELD_S,
-                    )
-                await trio.sleep(pause_s)
+        except ChannelFault as fault:
+            self.end(str(fault))
+        except Exception as crash:  # noqa: BLE001 - raised again by this channel's own task
+            self._fail(crash)
+
+    def _hold_back(self, pause_s: float, now: float) -> None:
+        if self._bad_messages.flood.is_news(pause_s, now):
+            text = "%s: it sends more than %g bytes/s: held back for %g s within a minute"
+            _log.warning(text, self._uuid, self._limits.bytes_per_s, HELD_S)
+        if self._nursery is not None and not self.ended:
+            self._hub.forget(self._port, self)
+            self._nursery.start_soon(self._read_later, pause_s)
+
+    async def _read_later(self, pause_s: float) -> None:
+        await trio.sleep(pause_s)
+        self._hub.watch(self._port, self)
 
     def _take(self, data: bytes, now: float) -> int:
         self.has_received = True

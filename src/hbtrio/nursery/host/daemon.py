@@ -4,6 +4,7 @@
       time            the on-time guard
       overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
+      read hub        reads from all channels
       discovery       finds channel sockets that come and go
       holds           ends operators' holds on instances at their times
       libvirt         what libvirt knows of each instance
@@ -19,7 +20,6 @@ and processes are passed in, so that the same host runs in a simulation.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -61,8 +61,6 @@ from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.host_records import Recollection
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
-
-_log = logging.getLogger("hbtrio.host")
 
 
 class Host:
@@ -230,6 +228,7 @@ class Host:
         keep = self.supervisor.keep
         self._nursery.start_soon(self._environment.run_guard, self.guard, never_resting)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
+        self._nursery.start_soon(keep, "read hub", self._keeper.read)
         self._nursery.start_soon(keep, "discovery", self.watched.discover)
         self._nursery.start_soon(keep, "holds", self.holds.run)
         self._nursery.start_soon(keep, "overload", self.overload.run)

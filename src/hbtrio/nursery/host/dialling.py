@@ -7,7 +7,7 @@ import logging
 import trio
 
 from hbtrio.log import LogOnce
-from hbtrio.nursery.port import ChannelFault, Dialer, NoDescriptor, Port
+from hbtrio.nursery.port import ChannelFault, ChannelPort, Dialer, NoDescriptor
 from hbtrio.policy.backoff import Backoff
 
 _log = logging.getLogger("hbtrio.channel")
@@ -44,7 +44,7 @@ class Dialling:
         self.absent = False
         self._sleep.cancel()
 
-    def dial(self) -> Port | None:
+    def dial(self) -> ChannelPort | None:
         """Connects; returns None on failure, with the reason in :attr:`fault`."""
         self.is_refused = False
         try:
