@@ -19,6 +19,8 @@ class LogOnce:
             _log.warning("agent: %s; retrying", text)
     """
 
+    __slots__ = ("_last",)
+
     def __init__(self) -> None:
         self._last = ""
 

@@ -21,6 +21,8 @@ class PortWriter:
             ``ChannelFault`` if the connection breaks.
     """
 
+    __slots__ = ("_nursery", "_port", "_rest")
+
     def __init__(self, port: Port, nursery: trio.Nursery) -> None:
         self._port = port
         self._nursery = nursery

@@ -55,6 +55,8 @@ class ChannelLink:
         setup: what the host shares with all channels.
     """
 
+    __slots__ = ("_bad_messages", "_connection", "_crash", "_hub", "_limits", "_uuid", "dialling")
+
     def __init__(self, uuid: str, path: str, setup: ChannelSetup) -> None:
         self.dialling = Dialling(uuid, path, setup.dialer)
         self._uuid = uuid

@@ -27,6 +27,8 @@ class ChannelReports:
         setup: takes the reports, and has the callbacks for failures and changes.
     """
 
+    __slots__ = ("_heartbeat", "_setup", "_uuid", "last", "since", "state")
+
     def __init__(self, uuid: str, heartbeat: Heartbeat, setup: ChannelSetup) -> None:
         #: The newest report, for status.
         self.last: Report | None = None

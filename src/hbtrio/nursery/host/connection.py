@@ -60,6 +60,8 @@ class BadMessages:
         flood: how long it is held back.
     """
 
+    __slots__ = ("_quota", "count", "flood")
+
     def __init__(self) -> None:
         self.count = 0
         self.flood = Flood()
@@ -83,6 +85,25 @@ class ChannelConnection:
         handle: called with each message and the time it was read.
         fail: called with what ``handle`` raises; it has to end the connection.
     """
+
+    __slots__ = (
+        "_bad_messages",
+        "_bucket",
+        "_fail",
+        "_handle",
+        "_hub",
+        "_limits",
+        "_lines",
+        "_nursery",
+        "_port",
+        "_scope",
+        "_sequence",
+        "_uuid",
+        "_writer",
+        "end_reason",
+        "has_received",
+        "reconnect",
+    )
 
     def __init__(
         self,

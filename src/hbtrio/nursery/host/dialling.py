@@ -22,6 +22,20 @@ class Dialling:
         dialer: connects.
     """
 
+    __slots__ = (
+        "_backoff",
+        "_dialer",
+        "_fault_log",
+        "_silence_log",
+        "_sleep",
+        "_useless_log",
+        "_uuid",
+        "absent",
+        "fault",
+        "is_refused",
+        "path",
+    )
+
     def __init__(self, uuid: str, path: str, dialer: Dialer) -> None:
         self.path = path
         #: Whether the socket is gone while the instance is expected back; set by the channel.

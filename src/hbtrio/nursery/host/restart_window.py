@@ -35,6 +35,17 @@ class RestartWindow:
         on_expired: called when a window has expired.
     """
 
+    __slots__ = (
+        "_guard",
+        "_on_expired",
+        "_source",
+        "_tasks",
+        "_until_s",
+        "_uuid",
+        "closed",
+        "window",
+    )
+
     def __init__(
         self,
         uuid: str,
@@ -50,8 +61,8 @@ class RestartWindow:
         self._on_expired = on_expired
         #: The open window, or None.
         self.window: BallotWindow | None = None
-        #: Set when the window opened last has closed.
-        self.closed = trio.Event()
+        #: Set when the window opened last has closed; there is none before the first.
+        self.closed: trio.Event
         #: When it is over, by :meth:`_ran_s`.
         self._until_s = 0.0
 
