@@ -542,7 +542,8 @@ async def test_called_off_it_is_challenged_at_once(event: Event, world: HostWorl
     why = f"{event} did not happen: the command failed"
     assert later(world)[1:] == [(30.25, "heartbeating", why)]
     assert channel.restart.window is None
-    assert channel.restart.closed.is_set() is (event is Event.REBOOT)
+    if event is Event.REBOOT:  # the only one that opens the window
+        assert channel.restart.closed.is_set()
 
 
 async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(world: HostWorld) -> None:

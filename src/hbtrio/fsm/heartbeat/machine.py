@@ -57,16 +57,17 @@ class Heartbeat:
     def __init__(self, rules: HeartbeatRules, *, new_id: Callable[[], int]) -> None:
         #: The instance's state, presence and outage, and the reason.
         self.situation = Situation(rules.grace_s, rules.absent_after_s)
-        self._schedule = ChallengeSchedule(self.situation, rules, new_id)
-        self._challenges = self._schedule.challenges
+        #: When it is challenged.
+        self.schedule = ChallengeSchedule(self.situation, rules, new_id)
+        self._challenges = self.schedule.challenges
         #: Judges its silence.
-        self.losses = Losses(self.situation, self._schedule)
+        self.losses = Losses(self.situation, self.schedule)
         #: Takes what hbtrio and the VIM announce and bring about.
-        self.announced = AnnouncedEvents(self.situation, self._schedule, self.losses)
+        self.announced = AnnouncedEvents(self.situation, self.schedule, self.losses)
         #: Takes what libvirt reports.
-        self.domain = DomainReports(self.situation, self._schedule, self.losses)
+        self.domain = DomainReports(self.situation, self.schedule, self.losses)
         #: Takes what an earlier run of the host knew.
-        self.earlier = EarlierRun(self.situation, self._schedule)
+        self.earlier = EarlierRun(self.situation, self.schedule)
         self.beats = 0
         self.missed = 0
         self.late_answers = 0
@@ -88,7 +89,7 @@ class Heartbeat:
     @property
     def due(self) -> float:
         """When :meth:`tick` wants to be called; infinity when never."""
-        return self._schedule.due
+        return self.schedule.due
 
     @property
     def connected(self) -> bool:
@@ -153,13 +154,13 @@ class Heartbeat:
     @property
     def is_silent(self) -> bool:
         """Whether it leaves challenges unanswered, as a frozen one does, or is not challenged."""
-        return self._challenges.misses >= PROBES or not self._schedule.is_challenging
+        return self._challenges.misses >= PROBES or not self.schedule.is_challenging
 
     # -- the connection ---------------------------------------------------------------------
 
     def opened(self, now: float) -> tuple[Effect, ...]:
         """Handles a connected socket."""
-        schedule = self._schedule
+        schedule = self.schedule
         self.situation.step(HeartbeatEvent.CONNECTED)
         self.situation.connected = True
         schedule.silence.since = now
@@ -171,7 +172,7 @@ class Heartbeat:
     def closed(self, reason: str) -> tuple[Effect, ...]:
         """Handles a closed or reset socket; heartbeating stops, which is not a loss."""
         effects = self.situation.closed(reason)
-        self._schedule.disconnected()
+        self.schedule.disconnected()
         return effects
 
     def cut_off(self, reason: str, now: float) -> tuple[Effect, ...]:
@@ -198,7 +199,7 @@ class Heartbeat:
         awaited, ended = self.situation.awaits_end, self.state is HeartbeatState.STOPPED
         told = (Stopped(self.reason if awaited else reason),)
         self.situation.removed(reason)
-        self._schedule.disconnected()
+        self.schedule.disconnected()
         return told if awaited or (heard and not ended) else NOTHING
 
     # -- messages ---------------------------------------------------------------------------
@@ -212,9 +213,9 @@ class Heartbeat:
                 return self._received_init(message, now)
             case Exit(log_msg=reason):
                 effects = self.situation.left(f"guest exited: {reason}")
-                self._schedule.silence.since = now
+                self.schedule.silence.since = now
                 # The next guest sends init first; nobody reads a challenge before that.
-                self._schedule.give_up(now, probes_left=0)
+                self.schedule.give_up(now, probes_left=0)
                 return effects
         return NOTHING
 
@@ -228,18 +229,18 @@ class Heartbeat:
         if situation.init_seen and unanswered is not None:
             # The second init in a row: with a new challenge for each init, instead of the open one
             # again, a guest that reads nothing would never miss one.
-            self._schedule.plan(now)
+            self.schedule.plan(now)
             return (ack, SendToGuest(Challenge(unanswered)))
         situation.learn(PresenceEvent.INIT)
         situation.suspicion = None
         self._challenges.forget()
-        return (ack, self._schedule.challenge(now, now))
+        return (ack, self.schedule.challenge(now, now))
 
     def _answered(self, response: ChallengeResponse, now: float) -> tuple[Effect, ...]:
         challenges, situation = self._challenges, self.situation
         if not challenges.answered(response.heartbeat_response, now):
             return self._answered_late(response.heartbeat_response, now)
-        self._schedule.silence.since = now
+        self.schedule.silence.since = now
         self.beats += 1
         self.round_trip_s = now - challenges.sent_at
         situation.suspicion = None
@@ -261,10 +262,10 @@ class Heartbeat:
         note = Note(f"late answer, {late_s:.3f} s after its challenge")
         if self.situation.state in PROBED:
             # A slow VM's guest must not start over; or the VM was frozen, and this was in its port.
-            ceased, self._challenges.probes_left = not self._schedule.is_challenging, PROBES
+            ceased, self._challenges.probes_left = not self.schedule.is_challenging, PROBES
             if ceased:
-                return (note, self._schedule.challenge(now, now))
-            self._schedule.plan(now)
+                return (note, self.schedule.challenge(now, now))
+            self.schedule.plan(now)
         return (note,)
 
     # -- time -------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ class Heartbeat:
             now: the time.
             late: whether this process is not on time; it excuses misses, see ``EXCUSED``.
         """
-        situation, schedule, challenges = self.situation, self._schedule, self._challenges
+        situation, schedule, challenges = self.situation, self.schedule, self._challenges
         interval_s = situation.profile.interval_s
         # From when this one was due, so that delays do not add up; one beat after a stall.
         base = schedule.due if schedule.due <= now < schedule.due + interval_s else now
@@ -326,14 +327,14 @@ class Heartbeat:
     def stood_still(self, seconds: float) -> None:
         """Adds a time in which this process did not run to all times that mean silence."""
         self._challenges.stood_still(seconds)
-        self._schedule.silence.since += seconds
+        self.schedule.silence.since += seconds
         self.situation.outage = self.situation.outage.put_off(seconds)
         self.situation.window = self.situation.window.put_off(seconds)
 
     def align(self, due: float) -> None:
         """Moves the next beat to an earlier time, at which the driver wakes up anyway."""
-        if due < self._schedule.due:
-            self._schedule.due = due
+        if due < self.schedule.due:
+            self.schedule.due = due
 
     def probed(self, now: float) -> tuple[Effect, ...]:
         """Challenges a lost instance once more; an answer brings it back, silence changes nothing.
@@ -346,4 +347,4 @@ class Heartbeat:
         answers_until = self._challenges.over_at(self.profile.interval_s, excused=False)
         if self.owes_answer and now < answers_until - SLACK_S:
             return NOTHING
-        return (self._schedule.challenge(now, now),)
+        return (self.schedule.challenge(now, now),)

@@ -28,7 +28,7 @@ from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.policy.more_time import Extensions
 from hbtrio.policy.reported_voters import ReportedVoters
 from hbtrio.policy.time_guard import BEHIND_S
-from hbtrio.wire.channel_messages import ActionNotify, Init, Message
+from hbtrio.wire.channel_messages import ActionNotify, ChallengeResponse, Init, Message
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     Event,
@@ -49,6 +49,8 @@ class Channel:
     def __init__(self, file: ChannelFile, setup: ChannelSetup) -> None:
         self.uuid = file.uuid
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
+        # What each beat looks at, without the properties of the machine: they cost as much again.
+        self._situation, self._schedule = self.heartbeat.situation, self.heartbeat.schedule
         self._clock = HeartbeatClock(self.heartbeat, setup.guard)
         #: The guest's voters, as it reports them.
         self.voters = ReportedVoters()
@@ -58,17 +60,19 @@ class Channel:
         self._windows = WindowTasks()
         self.link = ChannelLink(self.uuid, file.path, setup)
         self.dialling = self.link.dialling
+        #: Reads what has arrived, as a source of windows.
+        self.take_in = self.link.take_in
         #: Makes the reports about the instance, and has the last one.
         self.reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self.restart = RestartWindow(
             self.uuid,
             self._windows,
             setup.guard,
-            self.link.take_in,
+            self.take_in,
             self._restart_expired,
         )
         self.rounds = RoundSlot(
-            self.uuid, self._windows, setup, self.link.take_in, self._round_over, self.reports
+            self.uuid, self._windows, setup, self.take_in, self._round_over, self.reports
         )
         #: Publishes a report about the instance.
         self.report = self.reports.publish
@@ -180,26 +184,23 @@ class Channel:
 
     def received(self, message: Message, now: float) -> None:
         """Handles a message of the guest."""
-        if self.gone:
-            return  # the reader had been woken up before it was cancelled
-        if isinstance(message, OF_ROUNDS):
+        beat, situation, schedule = self.heartbeat, self._situation, self._schedule
+        if situation.state is HeartbeatState.GONE:
+            return  # this very read had more than the message that ended it
+        kind = type(message)
+        if kind is not ChallengeResponse and isinstance(message, OF_ROUNDS):
             self.rounds.received(message, now, self.link.send)
             return
-        due, health = self.heartbeat.due, self.heartbeat.health
-        beats = self.heartbeat.beats
-        if self.heartbeat.state is not HeartbeatState.HEARTBEATING or type(message) is Init:
+        due, health, beats = schedule.due, situation.health, beat.beats
+        if situation.state is not HeartbeatState.HEARTBEATING or kind is Init:
             self._clock.account(now)  # to a plain answer it makes no difference
-        self._apply(self.heartbeat.received(message, now))
-        if self.heartbeat.beats != beats:
-            self._setup.counts.round_trips.add(self.heartbeat.round_trip_s)
-        if self.heartbeat.due != due:
-            self._pace(shared=type(message) is Init)
-        if self.voters.received(message, now) or self.heartbeat.health is not health:
+        self._apply(beat.received(message, now))
+        if beat.beats != beats:
+            self._setup.counts.round_trips.add(beat.round_trip_s)
+        if schedule.due != due:
+            self._pace(shared=kind is Init)
+        if self.voters.received(message, now) or situation.health is not health:
             self.changed()
-
-    def take_in(self) -> bool:
-        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
-        return self.link.take_in()
 
     # -- time -------------------------------------------------------------------------------
 
@@ -209,32 +210,33 @@ class Channel:
         Returns:
             When the next challenge is due, on trio's clock; infinity if the connection has ended.
         """
+        schedule = self._schedule
         try:
-            if now >= self.heartbeat.due:
+            if now >= schedule.due:
                 self._beat(now)
         except ChannelFault as fault:
             self.link.end(str(fault))
         except Exception as crash:  # noqa: BLE001 - raised again by this channel's own task
             self.link.fail(crash)
         else:
-            return self.heartbeat.due
+            return schedule.due
         # What was due is still due, but not on this connection.
         return math.inf
 
     def _beat(self, now: float) -> None:
+        beat, schedule = self.heartbeat, self._schedule
         late = self._setup.guard.is_late(now)
-        behind = self._clock.account(now) or now - self.heartbeat.due > BEHIND_S
-        unanswered = self.heartbeat.owes_answer or not self.heartbeating
-        if unanswered:
+        behind = self._clock.account(now) or now - schedule.due > BEHIND_S
+        if schedule.challenges.number is not None or self._situation.state not in HEARTBEATING:
             # The answer, the init, or the end may have arrived before its reader has run. While
             # this process did not run, much may have arrived before it.
             self.link.read_now(now, READS if behind or late else 1)
             if self.link.is_ending:
                 return
-        if now >= self.heartbeat.due:
-            missed = self.heartbeat.missed
-            self._apply(self.heartbeat.tick(now, late=late))
-            self._setup.counts.misses += self.heartbeat.missed - missed
+        if now >= schedule.due:
+            missed = beat.missed
+            self._apply(beat.tick(now, late=late))
+            self._setup.counts.misses += beat.missed - missed
 
     def _pace(self, *, shared: bool = False) -> None:
         pacer, due = self._setup.pacer, self.heartbeat.due
@@ -315,12 +317,13 @@ class Channel:
         self.changed()  # an instance that was not heartbeating gets no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
-        if self.heartbeat.state is not self.reports.state:
+        state = self._situation.state
+        if state is not self.reports.state:
             self.reports.note_state()
-        # Every change of this kind has an effect, so a plain beat skips the comparison.
-        if effects and self.heartbeating is not self._counted:
-            self._counted = self.heartbeating
-            self._setup.on_heartbeating(1 if self.heartbeating else -1)
+        # Every change of this kind has an effect, so a plain answer skips the comparison.
+        if effects and (state in HEARTBEATING) is not self._counted:
+            self._counted = not self._counted
+            self._setup.on_heartbeating(1 if self._counted else -1)
         for effect in effects:
             # Nearly all effects are this one, and a class pattern takes four times as long.
             if type(effect) is hb.SendToGuest:
@@ -336,7 +339,7 @@ class Channel:
                     self._setup.on_suspicion(self.uuid)
                 case _:
                     self.reports.publish_effect(effect)
-        if not self.heartbeat.is_expected_back:
+        if self.restart.window is not None and not self.heartbeat.is_expected_back:
             self.restart.close()
         # Whatever ended RESTARTING, the socket is no longer awaited.
         if self.dialling.absent and not self.heartbeat.expects_socket:

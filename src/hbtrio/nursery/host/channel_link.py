@@ -130,8 +130,9 @@ class ChannelLink:
 
     def send(self, message: Message) -> None:
         """Sends a message; without a connection it is dropped."""
-        if self._connection is not None:
-            self._connection.send(message)
+        connection = self._connection
+        if connection is not None:
+            connection.send(message)
 
     def read_now(self, now: float, reads: int = 1) -> None:
         """Handles what has arrived, ahead of the hub.
