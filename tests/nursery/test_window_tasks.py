@@ -78,3 +78,14 @@ async def test_one_that_fails_ends_the_run_and_not_the_next(guard: OnTimeGuard) 
         tasks.hold(announced.window(1.0), SILENT)
         await trio.sleep(2)
     assert announced == [VoteResult.ERROR, VoteResult.TIMEOUT]
+
+
+async def test_its_end_aborts_the_windows_and_cancels_the_owner(guard: OnTimeGuard) -> None:
+    tasks, announced = WindowTasks(), Announced(guard)
+    tasks.end()  # nobody runs
+    async with tasks.running():
+        tasks.hold(announced.window(), SILENT)
+        await wait_all_tasks_blocked()
+        tasks.end()
+        await trio.sleep_forever()
+    assert (announced, tasks.count) == ([VoteResult.ERROR], 0)

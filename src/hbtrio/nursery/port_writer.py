@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import trio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
 from hbtrio.nursery.port import Port
 
@@ -12,20 +11,27 @@ from hbtrio.nursery.port import Port
 BACKLOG_BYTES: Final = 16_384
 
 
+class Tasks(Protocol):
+    """Starts tasks, as a nursery does."""
+
+    def start_soon(self, task: Callable[[], Awaitable[object]], /) -> None:
+        """Starts a task."""
+
+
 class PortWriter:
     """Sends what fits now, and the rest from a task.
 
     Args:
         port: the connection.
-        nursery: the connection's nursery. The task for the rest runs in it and raises
-            ``ChannelFault`` if the connection breaks.
+        tasks: start the connection's tasks. The one for the rest raises ``ChannelFault`` if the
+            connection breaks.
     """
 
-    __slots__ = ("_nursery", "_port", "_rest")
+    __slots__ = ("_port", "_rest", "_tasks")
 
-    def __init__(self, port: Port, nursery: trio.Nursery) -> None:
+    def __init__(self, port: Port, tasks: Tasks) -> None:
         self._port = port
-        self._nursery = nursery
+        self._tasks = tasks
         self._rest = b""
 
     @property
@@ -50,7 +56,7 @@ class PortWriter:
         sent = self._send_now(data)
         if sent < len(data):
             self._rest = data[sent:]
-            self._nursery.start_soon(self._send_rest)
+            self._tasks.start_soon(self._send_rest)
         return True
 
     def _send_now(self, data: bytes) -> int:

@@ -41,6 +41,11 @@ class WindowTasks:
         finally:
             self._nursery = None
 
+    def end(self) -> None:
+        """Ends :meth:`running`, if the owner runs, by cancelling the block."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
     async def _hold(self, window: BallotWindow, handlers: Mapping[str, Handler]) -> None:
         try:
             await window.hold(handlers)

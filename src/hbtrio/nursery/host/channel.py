@@ -77,7 +77,6 @@ class Channel:
         #: Publishes a report about the instance.
         self.report = self.reports.publish
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
-        self._life = trio.CancelScope()
         self._counted = False
 
     @property
@@ -126,11 +125,10 @@ class Channel:
             # The window ended with the run that failed; the instance is still expected back.
             self.restart.open(self.heartbeat.profile.restart_s)
         try:
-            with trio.CancelScope() as self._life:
-                if self.gone:
-                    return
-                async with self._windows.running():
-                    await self.link.run(self)
+            if self.gone:
+                return
+            async with self._windows.running():
+                await self.link.run(self)
         finally:
             self.rounds.abort("the instance's channel was removed")
 
@@ -163,7 +161,7 @@ class Channel:
             self.changed()  # one that was never heard gets no report
             self.rounds.abort(f"the channel is gone: {reason}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
-        self._life.cancel()
+        self._windows.end()
 
     # -- the link ---------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
+from hbtrio.nursery.host.errands import Errands
 from hbtrio.nursery.host.read_hub import ReadHub
 from hbtrio.nursery.port import ChannelFault, ChannelPort
 from hbtrio.nursery.port_writer import PortWriter
@@ -89,14 +91,13 @@ class ChannelConnection:
     __slots__ = (
         "_bad_messages",
         "_bucket",
+        "_errands",
         "_fail",
         "_handle",
         "_hub",
         "_limits",
         "_lines",
-        "_nursery",
         "_port",
-        "_scope",
         "_sequence",
         "_uuid",
         "_writer",
@@ -130,9 +131,8 @@ class ChannelConnection:
         self._fail = fail
         self._lines = LineReader(limits.line_bytes)
         self._bucket = ByteBucket(limits.bytes_per_s, limits.burst_bytes, trio.current_time())
-        self._nursery: trio.Nursery | None = None
+        self._errands = Errands()
         self._writer: PortWriter | None = None
-        self._scope = trio.CancelScope()
         self._sequence = 0
 
     @property
@@ -147,17 +147,16 @@ class ChannelConnection:
             opened: called once messages can be sent.
         """
         try:
-            with self._scope:
-                async with trio.open_nursery() as self._nursery:
-                    self._writer = PortWriter(self._port, self._nursery)
-                    opened()
-                    self._hub.watch(self._port, self)
-                    await trio.sleep_forever()
+            self._writer = PortWriter(self._port, self._errands)
+            opened()
+            if not self.ended:
+                self._hub.watch(self._port, self)
+            await self._errands.run()
         except* ChannelFault as faults:
             self.end_reason = str(faults.exceptions[0])
         finally:
             self._hub.forget(self._port, self)
-            self._writer = self._nursery = None
+            self._writer = None
 
     def end(self, reason: str) -> None:
         """Ends the connection: :meth:`carry` returns.
@@ -167,7 +166,7 @@ class ChannelConnection:
         """
         self.end_reason = reason
         self._hub.forget(self._port, self)
-        self._scope.cancel()
+        self._errands.end()
 
     def close(self, *, last_words: bool) -> None:
         """Closes the port.
@@ -200,7 +199,7 @@ class ChannelConnection:
     @property
     def ended(self) -> bool:
         """Whether :meth:`end` was called; :meth:`carry` may not have returned yet."""
-        return self._scope.cancel_called
+        return self._errands.ended
 
     def read_now(self, now: float, reads: int = 1) -> None:
         """Handles what has arrived, ahead of the hub; also the end of the stream.
@@ -245,9 +244,9 @@ class ChannelConnection:
         if self._bad_messages.flood.is_news(pause_s, now):
             text = "%s: it sends more than %g bytes/s: held back for %g s within a minute"
             _log.warning(text, self._uuid, self._limits.bytes_per_s, HELD_S)
-        if self._nursery is not None and not self.ended:
+        if not self.ended:
             self._hub.forget(self._port, self)
-            self._nursery.start_soon(self._read_later, pause_s)
+            self._errands.start_soon(partial(self._read_later, pause_s))
 
     async def _read_later(self, pause_s: float) -> None:
         await trio.sleep(pause_s)

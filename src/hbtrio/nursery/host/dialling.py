@@ -50,13 +50,15 @@ class Dialling:
         self._fault_log = LogOnce()
         self._silence_log = LogOnce()
         self._useless_log = LogOnce()
-        self._sleep = trio.CancelScope()
+        #: Of a wait, while there is one.
+        self._sleep: trio.CancelScope | None = None
 
     def retarget(self, path: str) -> None:
         """Sets the path of a new socket, and ends :meth:`wait` so that it is dialled at once."""
         self.path = path
         self.absent = False
-        self._sleep.cancel()
+        if self._sleep is not None:
+            self._sleep.cancel()
 
     def dial(self) -> ChannelPort | None:
         """Connects; returns None on failure, with the reason in :attr:`fault`."""
@@ -106,7 +108,10 @@ class Dialling:
 
     async def wait(self) -> None:
         """Waits before the next attempt, longer each time; :meth:`retarget` ends the wait."""
-        with trio.CancelScope() as self._sleep:
-            await trio.sleep(self._backoff.next_delay_s())
-        if self._sleep.cancelled_caught:
-            self._backoff.reset()
+        try:
+            with trio.CancelScope() as self._sleep:
+                await trio.sleep(self._backoff.next_delay_s())
+            if self._sleep.cancelled_caught:
+                self._backoff.reset()
+        finally:
+            self._sleep = None
