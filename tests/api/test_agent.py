@@ -147,7 +147,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
 
 
 async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
-    """Others have their turn after each 250 instances, and nothing is lost in between."""
+    """Others have their turn after each slice of instances, and nothing is lost in between."""
     async with fleet_api(tmp_path) as api:
         uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(1001)]
         for uuid in uuids:
@@ -164,7 +164,7 @@ async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
             nursery.start_soon(others)
             status = json.loads(await fleet_status(api.agent, api.agent.actions))
             nursery.cancel_scope.cancel()
-        assert turns >= 3  # of five, as it has to begin and the last may be ours
+        assert turns >= 8  # of eleven, as it has to begin and the last may be ours
         assert [one["uuid"] for one in status["instances"]] == uuids
         assert [(one["hostname"], one["instances"]) for one in status["hosts"]] == [
             ("compute-0", 1001)

@@ -22,7 +22,7 @@ from hbtrio.wire.operator import (
     parse,
     parse_event,
 )
-from hbtrio.wire.operator.codec import encode_fleet
+from hbtrio.wire.operator.codec import encode_members
 from hbtrio.wire.operator.components import components
 from hbtrio.wire.operator.words import Body, StreamLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
@@ -68,7 +68,7 @@ def test_a_body_holds_nothing_hostile_and_means_what_was_said(text: str) -> None
 def test_a_fleet_is_put_together_of_its_parts_in_order() -> None:
     lists = dict.fromkeys(("drains", "groups", "unregistered", "instances", "hosts"), b"[]")
     parts = {**lists, "agent": AGENT}
-    whole = encode_fleet(parts)
+    whole = encode_members(FleetStatus, parts)
     assert (
         whole
         == b'{"agent":%b,"hosts":[],"instances":[],"unregistered":[],"groups":[],"drains":[]}'
@@ -77,7 +77,7 @@ def test_a_fleet_is_put_together_of_its_parts_in_order() -> None:
     assert parse(whole, FleetStatus).agent.name == "c"
     del parts["hosts"]
     with pytest.raises(KeyError):
-        encode_fleet(parts)
+        encode_members(FleetStatus, parts)
 
 
 def test_unknown_members_and_words_are_read() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Final
 
 import attrs
 import trio
@@ -14,6 +14,7 @@ from hbtrio.api.drains import in_progress, planned_line
 from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
 from hbtrio.api.groups import group_lines
 from hbtrio.api.holds import hold_line
+from hbtrio.api.slices import encoded_lines
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.open_rounds import OpenRound
@@ -28,26 +29,20 @@ from hbtrio.wire.operator import (
     UnregisteredLine,
     encode,
 )
-from hbtrio.wire.operator.codec import encode_fleet
-from hbtrio.wire.operator.words import Body
+from hbtrio.wire.operator.codec import encode_members
+from hbtrio.wire.operator.fleet import FleetStatus
 
 #: The most unregistered instances in a status: as many as the VIM may register.
 _UNREGISTERED: Final = 100_000
 
-#: So many instances are encoded at a time, which takes well under 1 ms.
-_SLICE: Final = 250
-
 #: Why nothing is known of an instance whose host has never reported it.
 NOT_KNOWN: Final = "its host does not know it"
-
-_T = TypeVar("_T")
 
 
 async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     """The agent, its hosts by name and its instances by uuid, as JSON.
 
-    Built in slices, between which other tasks run: a large fleet takes tenths of a second, in which
-    votes would wait. Of what changes meanwhile, one part may be older than another.
+    Built in slices, see :mod:`hbtrio.api.slices`.
     """
     now = trio.current_time()
     rounds = own_rounds(agent)
@@ -59,24 +54,17 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     def line_of(bound: InstanceRecord) -> FleetInstanceLine:
         return fleet_instance(agent, bound, rounds, now)
 
-    return encode_fleet(
+    return encode_members(
+        FleetStatus,
         {
             "agent": encode(_agent(agent, actions)),
             "hosts": encode(_hosts(agent, instances, now)),
-            "instances": await _array(instances, line_of),
-            "unregistered": await _array(unregistered, _unregistered_line),
+            "instances": await encoded_lines(instances, line_of),
+            "unregistered": await encoded_lines(unregistered, _unregistered_line),
             "groups": encode(group_lines(agent.groups.rule)),
             "drains": encode(in_progress(agent.drains.runs)),
-        }
+        },
     )
-
-
-async def _array(items: Sequence[_T], line_of: Callable[[_T], Body]) -> bytes:
-    slices = []
-    for start in range(0, len(items), _SLICE):
-        slices.append(encode([line_of(one) for one in items[start : start + _SLICE]])[1:-1])
-        await trio.lowlevel.checkpoint()
-    return b"[%b]" % b",".join(slices)
 
 
 def _unregistered_line(reported: tuple[Instance, str]) -> UnregisteredLine:

@@ -52,6 +52,7 @@ from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.page import page_routes
+from hbtrio.api.slices import encoded_lines
 from hbtrio.api.task_tree import tree_reply
 from hbtrio.log.subject import fields
 from hbtrio.nursery.drains import DrainPlan, DrainRefused
@@ -63,14 +64,11 @@ from hbtrio.nursery.host.reports import asked_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
 from hbtrio.policy.instance_hold import HoldRefused
-from hbtrio.wire.operator import ActRequest, Forgotten, HoldReply, InstanceLine, Status
+from hbtrio.wire.operator import ActRequest, Forgotten, HoldReply, InstanceLine, Status, encode
+from hbtrio.wire.operator.codec import encode_members
 from hbtrio.wire.vocabulary import ActionName, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
-
-#: Instances whose status is made without a pause, a millisecond or two.
-_AT_ONCE: Final = 100
-
 
 #: Faults that are no fault of the request itself.
 _CONFLICTS: Final = (
@@ -149,18 +147,18 @@ class _HostApi:
         if wait_s := math.ceil(self._host.overload.status_wait_s()):
             reason = f"overloaded: heartbeats come first; try again in {wait_s} s"
             raise HTTPException(503, reason, {"Retry-After": str(wait_s)})
-        instances = []
-        for index, uuid in enumerate(sorted({*self._host.channels, *self._host.watched.left_out})):
-            if index % _AT_ONCE == _AT_ONCE - 1:
-                # The status of thousands takes longer than a beat may be late.
-                await trio.lowlevel.checkpoint()
-            if (line := self._line(uuid)) is not None:
-                instances.append(line)
-        host = host_status(self._host, trio.current_time())
-        groups = group_lines(self._host.groups.rule)
-        drains = in_progress(self._host.drains.runs)
-        status = Status(host=host, instances=tuple(instances), groups=groups, drains=drains)
-        return api_parts.answer(status)
+        uuids = sorted({*self._host.channels, *self._host.watched.left_out})
+        instances = await encoded_lines(uuids, self._line)
+        status = encode_members(
+            Status,
+            {
+                "host": encode(host_status(self._host, trio.current_time())),
+                "instances": instances,
+                "groups": encode(group_lines(self._host.groups.rule)),
+                "drains": encode(in_progress(self._host.drains.runs)),
+            },
+        )
+        return Response(status, media_type="application/json")
 
     async def metrics(self, _: Request) -> Response:
         return Response(await host_metrics(self._host), media_type=METRICS_TYPE)

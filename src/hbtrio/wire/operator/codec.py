@@ -58,13 +58,17 @@ def encode_line(line: msgspec.Struct) -> bytes:
     return msgspec.json.format(encode(line), indent=0)
 
 
-def encode_fleet(parts: Mapping[str, bytes]) -> bytes:
-    """A :class:`FleetStatus` of members that were encoded one by one.
+def encode_members(cls: type[msgspec.Struct], parts: Mapping[str, bytes]) -> bytes:
+    """A struct of members that were encoded one by one.
+
+    Args:
+        cls: which struct.
+        parts: its members by name, as JSON.
 
     Raises:
         KeyError: one is missing.
     """
-    names = FleetStatus.__struct_fields__
+    names = cls.__struct_fields__
     return _ENCODER.encode({name: msgspec.Raw(parts[name]) for name in names})
 
 
