@@ -44,6 +44,31 @@ async def test_what_an_operator_does_at_a_host_takes_a_place_at_its_agent(tmp_pa
         assert agent.groups.refusal(second, Event.STOP) == ""
 
 
+async def test_a_host_asks_its_agents_groups_before_it_acts(tmp_path: Path) -> None:
+    actions = ActionCommands(live_migrate=("migrate", "{uuid}"))
+    runs = {"migrate": FakeRun(delay_s=5.0)}
+    async with fleet_world(tmp_path, actions=actions, runs=runs, agent_groups=RULE) as world:
+        host = world.host.host
+        first, second = (world.host.guest(name=f"vm-{number}").appear().uuid for number in (1, 2))
+        await world.host.sleep(3)
+        migrate = ActionName.LIVE_MIGRATE
+        # At once: one of them goes.
+        begun = [host.begin_action(uuid, migrate, (), force=False) for uuid in (first, second)]
+        await world.host.sleep(1)
+        goes, stays = sorted(begun, key=lambda one: one.denial)
+        assert (goes.denial, stays.denial) == (
+            "",
+            f"group db: {goes.uuid} is being migrated, at most 1 of 2 may be unavailable",
+        )
+        await world.host.sleep(60)
+        assert (goes.outcome, stays.outcome) == ("done", f"rejected: {stays.denial}")
+        assert host.actions == {}
+        again = host.begin_action(stays.uuid, migrate, (), force=False)
+        await world.host.sleep(60)
+        assert again.outcome == "done"
+        assert world.agent.groups.refusal(goes.uuid, Event.STOP) == ""
+
+
 async def test_the_agents_history_has_who_asked_for_an_actions_vote_and_notice(
     tmp_path: Path,
 ) -> None:

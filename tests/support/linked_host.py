@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from hbtrio.wire.link_messages import (
     Reporting,
     Welcome,
 )
+from hbtrio.wire.link_places import PlaceAnswer, PlaceRequest
 from support.host_world import HostWorld, ScriptedGuest, host_world
 
 IDENTITY = Identity("compute-0", "h-1", "boot-1")
@@ -61,6 +62,8 @@ class ScriptedAgent:
         self.welcome: LinkMessage | None = Welcome(1, "controller-0", 0)
         #: Whether it acknowledges each report at once.
         self.acknowledges = True
+        #: What it answers when it is asked for a place; None: nothing.
+        self.denies: Callable[[PlaceRequest], str | None] = lambda _: ""
         self.received: list[FromHost] = []
         #: When it was dialled.
         self.dialled: list[float] = []
@@ -100,6 +103,8 @@ class ScriptedAgent:
                 await self._send(self.welcome)
             case LinkReport(number=number) if self.acknowledges:
                 await self._send(Ack(number))
+            case PlaceRequest(number=number) if (denial := self.denies(message)) is not None:
+                await self._send(PlaceAnswer(number, denial))
         self.received.append(message)
 
     async def _send(self, *messages: LinkMessage) -> None:

@@ -22,6 +22,7 @@ from hbtrio.wire.link_codec import (
 )
 from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_holds import HoldWord
+from hbtrio.wire.link_looks import Look, Seen
 from hbtrio.wire.link_messages import (
     FROM_AGENT,
     FROM_HOST,
@@ -38,18 +39,17 @@ from hbtrio.wire.link_messages import (
     Instance,
     LinkMessage,
     LinkReport,
-    Look,
     OverloadReport,
     Ping,
     Pong,
     Reply,
     Reporting,
     RoundCommand,
-    Seen,
     SnapshotEnd,
     Welcome,
 )
 from hbtrio.wire.link_parts import LinkRequest, LinkRound, LinkVoter
+from hbtrio.wire.link_places import PlaceAnswer, PlaceOver, PlaceRequest
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,
@@ -163,7 +163,16 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     (
         Welcome(1, "controller-0", 5),
         '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5,"overloads":false,'
-        '"holds":false}',
+        '"holds":false,"places":false}',
+    ),
+    (
+        PlaceRequest(7, "u-1", Event.STOP),
+        '{"type":"place_request","number":7,"uuid":"u-1","event":"stop"}',
+    ),
+    (PlaceOver("u-1"), '{"type":"place_over","uuid":"u-1"}'),
+    (
+        PlaceAnswer(7, "group db: full"),
+        '{"type":"place_answer","number":7,"denial":"group db: full"}',
     ),
     (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
     (

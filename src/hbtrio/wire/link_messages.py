@@ -19,7 +19,9 @@ import msgspec
 
 from hbtrio.wire.link_follow import OfAction
 from hbtrio.wire.link_holds import HoldWord
+from hbtrio.wire.link_looks import Look, Seen
 from hbtrio.wire.link_parts import LinkRound, Remaining, Voters
+from hbtrio.wire.link_places import OfPlace, PlaceAnswer
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
 #: Sent by both ends. A peer with another version gets a ``goodbye`` that names both versions.
@@ -45,7 +47,6 @@ Period = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Patience = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 #: Seconds of CLOCK_BOOTTIME, which neither stops while the machine sleeps nor is ever set.
 Clock = Annotated[float, msgspec.Meta(ge=0, le=MAX_NUMBER)]
-Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 
 
@@ -176,25 +177,6 @@ class ActionProgress:
 
 
 @attrs.frozen
-class Seen:
-    """Host: the answer to a :class:`Look`.
-
-    The counts are since the host has had the instance's channel. ``round_trip_ms`` is the time from
-    the last challenge to its answer; None before the first. ``not_acted`` says why no corrective
-    command runs for a failed instance at present. ``known``: whether there is such an instance.
-    """
-
-    TYPE: ClassVar[str] = "seen"
-    uuid: Name
-    known: bool
-    beats: Number = 0
-    missed: Number = 0
-    late_answers: Number = 0
-    round_trip_ms: Milliseconds | None = None
-    not_acted: Text = ""
-
-
-@attrs.frozen
 class OverloadReport:
     """Host: since when it is overloaded, and whether it has raised its alarm; "": it is on time.
 
@@ -210,8 +192,9 @@ class OverloadReport:
 class Welcome:
     """Agent: its name and the number of the last report it has stored for this ``boot_id``.
 
-    ``overloads``: whether it takes :class:`OverloadReport`, and ``holds``: :class:`HoldWord`; an
-    older agent would end the session.
+    ``overloads``: whether it takes :class:`OverloadReport`, ``holds``: :class:`HoldWord`, and
+    ``places``: ``place_request``, which it does if it has groups; an older agent would end the
+    session.
     """
 
     TYPE: ClassVar[str] = "welcome"
@@ -220,6 +203,7 @@ class Welcome:
     acknowledged: Number
     overloads: bool = False
     holds: bool = False
+    places: bool = False
 
 
 @attrs.frozen
@@ -285,14 +269,6 @@ class ActCommand:
 
 
 @attrs.frozen
-class Look:
-    """Agent: asks for a :class:`Seen` of an instance, for an operator who looks at it."""
-
-    TYPE: ClassVar[str] = "look"
-    uuid: Name
-
-
-@attrs.frozen
 class Ack:
     """Agent: every report up to this number is stored durably."""
 
@@ -340,9 +316,20 @@ FromHost = (
     | ActionProgress
     | Seen
     | OverloadReport
+    | OfPlace
     | FromEither
 )
-FromAgent = Welcome | Reporting | RoundCommand | ActCommand | OfAction | Look | Ack | FromEither
+FromAgent = (
+    Welcome
+    | Reporting
+    | RoundCommand
+    | ActCommand
+    | OfAction
+    | Look
+    | PlaceAnswer
+    | Ack
+    | FromEither
+)
 LinkMessage = FromHost | FromAgent
 
 FROM_HOST: Final[tuple[type[FromHost], ...]] = get_args(FromHost)

@@ -37,6 +37,7 @@ from hbtrio.nursery.agent.inventory import Linked
 from hbtrio.nursery.drains import DrainPlan, DrainRefused
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.wire.link_messages import ActCommand, Gone, Reply
+from hbtrio.wire.link_places import PlaceAnswer, PlaceOver, PlaceRequest
 from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
 from support.scripted_host import HOST_UUID, INSTANCE, OTHER_HOST_UUID, ScriptedHost
@@ -68,6 +69,7 @@ class Vm:
         is_well: whether it heartbeats.
         event: what an action on it is doing, at its host.
         command: the agent's, if the action is one of the agent.
+        has_asked: whether its host has asked the agent for its place.
         voted_until: until when the VIM may go on after its vote.
     """
 
@@ -78,6 +80,7 @@ class Vm:
     is_well: bool = True
     event: Event | None = None
     command: ActCommand | None = None
+    has_asked: bool = False
     voted_until: float = 0.0
 
 
@@ -91,6 +94,7 @@ class Agents(RuleBasedStateMachine):
         self._opened = ExitStack()
         self.folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
         self.starts = 0
+        self.requests = 0
         self.broken: list[str] = []
         self.vms = [Vm(f"{n}1111111-1111-4111-8111-111111111111", n % HOSTS) for n in range(VMS)]
         self.stepped = SteppedWorld(self._open)
@@ -211,6 +215,26 @@ class Agents(RuleBasedStateMachine):
 
         self.take(step)
 
+    @rule(at=one_vm, name=taking_down)
+    def its_host_asks_and_acts(self, at: int, name: ActionName) -> None:
+        async def step() -> None:
+            vm = self.vms[at]
+            host, event = self.hosts[vm.at], ACTION_TABLE[name].before
+            if not (vm.is_there and vm.event is None and host.up):
+                return
+            assert event is not None
+            self.requests += 1
+            await host.send(PlaceRequest(self.requests, vm.uuid, event))
+            await host.settle()
+            answers = [one for one in host.received if isinstance(one, PlaceAnswer)]
+            assert answers[-1].number == self.requests
+            if not answers[-1].denial:
+                self._judge(vm, f"{name} of its host")
+                vm.event, vm.has_asked = event, True
+                await self._told(vm, acting=event)
+
+        self.take(step)
+
     @rule(at=one_vm)
     def an_action_ends(self, at: int) -> None:
         async def step() -> None:
@@ -223,6 +247,9 @@ class Agents(RuleBasedStateMachine):
         command, vm.event, vm.command = vm.command, None, None
         if command is not None:
             await self.hosts[vm.at].performs(command)
+        if vm.has_asked and self.hosts[vm.at].up:
+            await self.hosts[vm.at].send(PlaceOver(vm.uuid))
+        vm.has_asked = False
         await self._told(vm, acting=None)
 
     @rule(at=one_host, parallel=st.integers(1, 3))

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 async def test_a_host_is_welcomed(world: AgentWorld) -> None:
     host = await world.host()
     assert host.welcome is not None
-    assert attrs.astuple(host.welcome) == (1, "controller-0", 0, True, True)
+    assert attrs.astuple(host.welcome) == (1, "controller-0", 0, True, True, False)
     [session] = world.agent.fleet.sessions.values()
     assert (session.hostname, session.hello) == (HOSTNAME, host.hello)
     assert session.instances == host.instances

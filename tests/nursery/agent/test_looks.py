@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.net.link_session import SessionEnded
 from hbtrio.nursery.agent.looks import FRESH_S, LOOK_S, MOST, Looks, NotSeen
-from hbtrio.wire.link_messages import Look, Seen
+from hbtrio.wire.link_looks import Look, Seen
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -8,7 +8,8 @@ import trio
 from hbtrio.config.host import CorrectiveCommands
 from hbtrio.config.instances import InstanceSettings
 from hbtrio.nursery.host.agent_looks import MOST_WAITING, AgentLooks
-from hbtrio.wire.link_messages import Hello, Look, Seen
+from hbtrio.wire.link_looks import Look, Seen
+from hbtrio.wire.link_messages import Hello
 from support.host_world import host_world, uuid_of
 from support.linked_host import linked
 

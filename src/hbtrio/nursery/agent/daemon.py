@@ -288,6 +288,7 @@ async def open_agent(
                 clock.now,
                 files,
                 holds,
+                groups,
             )
             async with trio.open_nursery() as action_nursery:
                 actions = AgentActions(

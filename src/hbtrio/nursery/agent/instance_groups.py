@@ -2,8 +2,8 @@
 
 :mod:`hbtrio.policy.groups` decides, before a host is asked. An action of the VIM holds its place
 from its vote to its end notice, or until its instance is back; it lapses as at a host. What a host
-does on its own has a place, too, as long as the host says so. Nobody waits for an agent's groups,
-so what has lapsed is seen at the next look.
+does on its own has a place, too, as long as the host says so, and from when the host has asked.
+Nobody waits for an agent's groups, so what has lapsed is seen at the next look.
 
 A member stays one while no host reports it, and over restarts of the agent: its name and the host
 that had it last are stored.
@@ -33,6 +33,9 @@ _VIM: Final = "vim"
 
 #: The same of what its host does on its own.
 _HOST: Final = "host"
+
+#: The same of what its host has asked about, from the answer on.
+_ASKED: Final = "asked"
 
 
 @attrs.define
@@ -64,6 +67,8 @@ class FleetGroups:
         self._fleet = fleet
         self._kept = kept
         self._announced: dict[str, _Announced] = {}
+        #: The hosts that have asked about instances, and were not refused.
+        self._asked: dict[str, str] = {}
         #: The reports of instances when the agent's own actions on them ended. A host sends the end
         #: before the instance's next state, so these still have that action.
         self._outdated: dict[str, Instance | None] = {}
@@ -124,6 +129,29 @@ class FleetGroups:
         """Gives the place of an action back that its host has brought to its end."""
         self._outdated[uuid] = self._fleet.live(uuid)
         self.give_back(uuid, holder)
+
+    # -- what hosts ask about ---------------------------------------------------------------------
+
+    def ask(self, hostname: str, uuid: str, event: Event) -> str:
+        """Takes the place of an instance that its host is about to take down; returns why not.
+
+        The place is given back by :meth:`asked_over`, and by :meth:`host_up`: from then on the host
+        says itself what it does.
+        """
+        if not (refusal := self.take(uuid, event, _ASKED)):
+            self._asked[uuid] = hostname
+        return refusal
+
+    def asked_over(self, hostname: str, uuid: str) -> None:
+        """Takes that what a host has asked about has ended, or does not happen."""
+        if self._asked.get(uuid) == hostname:
+            del self._asked[uuid]
+            self.give_back(uuid, _ASKED)
+
+    def host_up(self, hostname: str) -> None:
+        """Takes that a host has a new link, and will say what it does."""
+        for uuid in tuple(self._asked):
+            self.asked_over(hostname, uuid)
 
     # -- what the VIM does ------------------------------------------------------------------------
 
@@ -200,6 +228,9 @@ class FleetGroups:
             # It says which instances exist. Without one, a host may only have lost a channel.
             for uuid in sorted(self._rule.members.keys() - fleet.instances.keys()):
                 self._leave(uuid)
+        for uuid, hostname in tuple(self._asked.items()):
+            if (bound := fleet.instances.get(uuid)) is None or bound.hostname != hostname:
+                self.asked_over(hostname, uuid)
         for uuid in self._rule.members:
             event = None if uuid == undecided else self._done_by_host(uuid)
             self._rule.give_back(uuid, _HOST)

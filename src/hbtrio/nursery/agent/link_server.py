@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -25,6 +26,7 @@ from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.hello import accepted_hello
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.instance_holds import AgentHolds
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
@@ -38,7 +40,9 @@ from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError, decode_from_host
 from hbtrio.wire.link_holds import HoldWord
+from hbtrio.wire.link_looks import Seen
 from hbtrio.wire.link_messages import (
+    MAX_TEXT,
     PROTOCOL,
     Ack,
     ActionProgress,
@@ -50,10 +54,10 @@ from hbtrio.wire.link_messages import (
     OverloadReport,
     Ping,
     Reply,
-    Seen,
     SnapshotEnd,
     Welcome,
 )
+from hbtrio.wire.link_places import PlaceAnswer, PlaceOver, PlaceRequest
 
 _log = logging.getLogger("hbtrio.links")
 
@@ -83,6 +87,7 @@ class AgentLinks:
         clock: this process's clock, see :mod:`hbtrio.policy.begin_by`.
         files: warns before the hosts' certificates expire.
         holds: the holds of operators, which hosts are told and tell.
+        groups: the agent's groups, which hosts ask before they act.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class AgentLinks:
         clock: Callable[[], float],
         files: FileWatch,
         holds: AgentHolds,
+        groups: FleetGroups,
     ) -> None:
         self.conflicts = NameConflicts()
         self.refused = RefusedLinks()
@@ -112,6 +118,7 @@ class AgentLinks:
         self._clock = clock
         self._files = files
         self._holds = holds
+        self._groups = groups
 
     def listen(self, listeners: Sequence[Listener], tls: TlsFiles | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
@@ -223,8 +230,16 @@ class AgentLinks:
             self._replace(before, session)
         acknowledged = await self._store.links.welcome(hello.hostname, hello.boot_id)
         await session.link.send(
-            Welcome(PROTOCOL, self._name, acknowledged, overloads=True, holds=True)
+            Welcome(
+                PROTOCOL,
+                self._name,
+                acknowledged,
+                overloads=True,
+                holds=True,
+                places=bool(self._groups.rule),
+            )
         )
+        self._groups.host_up(hello.hostname)
         # Until the first pong, the host's clock is that of its hello, which may have come late.
         await session.link.send(Ping(0))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
@@ -271,6 +286,12 @@ class AgentLinks:
                 session.looks.answered(message)
             case HoldWord():
                 await self._holds.said(session, message)
+            case PlaceRequest(number=number, uuid=uuid, event=event):
+                denial = self._groups.ask(session.hostname, uuid, event)[:MAX_TEXT]
+                with suppress(SessionEnded):
+                    await session.link.send(PlaceAnswer(number, denial))
+            case PlaceOver(uuid=uuid):
+                self._groups.asked_over(session.hostname, uuid)
             case OverloadReport():
                 session.note_overload(message)
             case Hello():

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from hbtrio.net.link_session import SessionEnded
-from hbtrio.wire.link_messages import Look, Seen
+from hbtrio.wire.link_looks import Look, Seen
 
 #: How long an answer is shown without a new question, in seconds.
 FRESH_S: Final = 1.0

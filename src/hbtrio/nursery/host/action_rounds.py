@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from hbtrio.fsm.ballot import Outcome
 from hbtrio.nursery.host.action_tools import ActionTools
+from hbtrio.nursery.host.agent_places import Answered
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.round import NotHeartbeating, Round
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.host_records import ActionRecord
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, NotificationType
+
+_log = logging.getLogger("hbtrio.actions")
 
 
 class ActionRounds:
@@ -41,6 +45,14 @@ class ActionRounds:
         self._on_extended = on_extended
         #: None once the first step has begun.
         self._begin_by: BeginBy | None = begin_by
+
+    def answered(self, answer: Answered, waited_s: float) -> None:
+        """Takes what the agent has said, after so many seconds, of its groups."""
+        self.extend(waited_s)
+        if answer.fault:
+            text = "%s: action %s: the agent's groups were not asked: %s"
+            _log.warning(text, self._uuid, self._record.name, answer.fault)
+            self._progress(step="group", skipped=f"the agent's were not asked: {answer.fault}")
 
     def extend(self, wait_s: float) -> None:
         """Lets the first step begin so much later; whoever follows the action was told why."""

@@ -176,6 +176,8 @@ class ActionRuns:
             drain=drain,
         )
         denial = self._deny(uuid, order)
+        if not (denial or order.ignore_group):
+            self._groups.of_agent.opens(uuid, ACTION_TABLE[name].before)
         if order.take_over and not denial:
             self._end_command(uuid)
         return self._start(ActionRun(record, self._tools, begin_by, denial=denial))
@@ -223,10 +225,24 @@ class ActionRuns:
             del self.in_progress[action.uuid]
             self._owners.act_ended(action.uuid)
             self._groups.give_back(action.uuid, _PLACE)
+            self._groups.of_agent.settle(action.uuid, begins=False)
+            self._groups.of_agent.over(action.uuid, self._nursery)
             action.close()
+
+    async def _ask_agent(self, action: ActionRun) -> None:
+        """Asks the agent's groups; only an action that has begun is stored, and told the agent."""
+        places, event = self._groups.of_agent, ACTION_TABLE[action.name].before
+        if event is not None and places.waits(action.uuid):
+            since = trio.current_time()
+            answer = await places.ask(action.uuid, event)
+            action.rounds.answered(answer, trio.current_time() - since)
+            action.denial = answer.denial
+            if not action.denial:
+                places.settle(action.uuid)
 
     async def _carry_out(self, action: ActionRun) -> None:
         try:
+            await self._ask_agent(action)
             if not action.is_resumed and not action.denial:
                 await self._tools.memory.put_action(action.record)
             if (ownership := self._owners.of(action.uuid)).command_runs and not action.denial:

@@ -82,7 +82,7 @@ class ActionRun:
         self._has_ended = False
         self._machine = Action(record.name, force=record.force)
         self._lines = ProgressLines()
-        self._rounds = ActionRounds(record, tools, self._progress, begin_by, self._extended)
+        self.rounds = ActionRounds(record, tools, self._progress, begin_by, self._extended)
         self._down = DownWait(
             record.uuid, self._machine.before, self._machine.effect, tools, self._progress
         )
@@ -151,7 +151,7 @@ class ActionRun:
         self._progress(step="command", waiting=f"{what} is in progress")
         since = trio.current_time()
         await wait()
-        self._rounds.extend(trio.current_time() - since)
+        self.rounds.extend(trio.current_time() - since)
 
     async def run(self) -> None:
         """Carries out the action.
@@ -256,12 +256,12 @@ class ActionRun:
         machine = self._machine
         match step:
             case AskVote(event):
-                outcome = await self._rounds.vote(event)
+                outcome = await self.rounds.vote(event)
                 rejected = outcome is not None and outcome.result is VoteResult.REJECT
                 self._reason = outcome.reason if rejected and outcome is not None else ""
                 return machine.voted(rejected=rejected)
             case GiveNotice(event):
-                outcome = await self._rounds.notice(event)
+                outcome = await self.rounds.notice(event)
                 self._announced = self._announced or outcome is not None
                 return machine.noticed(sent=outcome is not None)
             case Perform():
@@ -282,7 +282,7 @@ class ActionRun:
 
     async def _perform(self) -> bool:
         """Runs the command; returns whether it succeeded."""
-        self._rounds.begins()
+        self.rounds.begins()
         self._expect()
         argv = expand(self._record.command, uuid=self.uuid)
         tools = self._tools

@@ -145,6 +145,8 @@ class AgentCommands:
             _log.warning(text, command.uuid, command.action, who, error)
             await session.send(_refusal(command, str(error)))
             return
+        # The agent has asked its own groups, or was told to ignore them.
+        self._host.groups.of_agent.settle(action.uuid)
         self._host.drains.plans.of_agent(action, command.planned_at, command.overrides)
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
         await self._follow(session, command.command_id, action)

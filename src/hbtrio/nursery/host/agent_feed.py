@@ -71,6 +71,7 @@ class AgentFeed:
         host.reports.listen(self._add_report)
         host.on_change(self._instance_changed)
         host.owners.on_change(self._owner_changed)
+        host.groups.of_agent.on_answer(self._owner_changed)
         host.overload.changes.listen(self._note_overload)
         host.holds.words.listen(self._note_word)
 
@@ -100,8 +101,13 @@ class AgentFeed:
             self._wakeup.set()
 
     def _owner_changed(self, uuid: str) -> None:
-        if event_of(self._host.owners.of(uuid)) != self._acting.get(uuid):
+        if self._acts(uuid) != self._acting.get(uuid):
             self._instance_changed(uuid)
+
+    def _acts(self, uuid: str) -> Event | None:
+        """The event of what has begun; of what the agent is asked about nothing has."""
+        host = self._host
+        return None if host.groups.of_agent.waits(uuid) else event_of(host.owners.of(uuid))
 
     def _note_overload(self, _: OverloadChange) -> None:
         self._overload_changed = self._takes_overloads
@@ -198,7 +204,7 @@ class AgentFeed:
 
     def _instance(self, channel: Channel) -> Instance:
         uuid = channel.uuid
-        acting = self._acting[uuid] = event_of(self._host.owners.of(uuid))
+        acting = self._acting[uuid] = self._acts(uuid)
         return instance_of(channel, self._host.domains.of(uuid), acting)
 
 

@@ -31,6 +31,7 @@ from hbtrio.wire.link_call_off import CallOff
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_follow import Follow
 from hbtrio.wire.link_holds import HoldWord
+from hbtrio.wire.link_looks import Look
 from hbtrio.wire.link_messages import (
     PROTOCOL,
     STOPPING,
@@ -38,11 +39,11 @@ from hbtrio.wire.link_messages import (
     ActCommand,
     FromAgent,
     Hello,
-    Look,
     Reporting,
     RoundCommand,
     Welcome,
 )
+from hbtrio.wire.link_places import PlaceAnswer
 
 _log = logging.getLogger("hbtrio.link")
 
@@ -129,7 +130,8 @@ class HostLink:
                 await self._handle(message, session, welcome, nursery)
 
             nursery.start_soon(self._send, session, welcome)
-            with self._host.owners.reading(lambda: session.reading):
+            host = self._host
+            with host.owners.reading(lambda: session.reading), host.groups.of_agent.session():
                 reason = await session.run(handle)
             nursery.cancel_scope.cancel()
         return reason
@@ -169,6 +171,8 @@ class HostLink:
                 self.feed.resume_after(
                     message.acknowledged, overloads=message.overloads, holds=message.holds
                 )
+                if message.places:
+                    self._host.groups.of_agent.linked(session, self._host.guard)
                 self._host.link.up(agent)
                 _log.info("agent: the link to %s is up", agent)
                 welcome.set()
@@ -180,6 +184,8 @@ class HostLink:
                 self._host.set_reporting(uuid, enabled=enabled)
             case RoundCommand() | ActCommand() | Follow():
                 nursery.start_soon(self._commands.carry_out, session, message)
+            case PlaceAnswer():
+                self._host.groups.of_agent.answered(message)
             case CallOff():
                 self._commands.call_off(message)
             case Look():

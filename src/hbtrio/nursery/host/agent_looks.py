@@ -11,7 +11,8 @@ from typing import Final
 
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.daemon import Host
-from hbtrio.wire.link_messages import MAX_TEXT, FromAgent, Look, Seen
+from hbtrio.wire.link_looks import Look, Seen
+from hbtrio.wire.link_messages import MAX_TEXT, FromAgent
 
 #: Answers that may wait for an agent that does not read; further looks are not answered.
 MOST_WAITING: Final = 64

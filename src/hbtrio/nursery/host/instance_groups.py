@@ -17,6 +17,7 @@ from hbtrio.config.groups import GroupSettings, names_needed
 from hbtrio.fsm.domain import Standing
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.known_domains import Domain
+from hbtrio.nursery.host.agent_places import AgentPlaces
 from hbtrio.nursery.host.announced_places import AnnouncedPlaces
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.domains import Domains
@@ -62,6 +63,8 @@ class HostGroups:
         configured = [
             Group.configured(name, **attrs.asdict(group)) for name, group in settings.items()
         ]
+        #: The groups of the agent, which has members on other hosts, too.
+        self.of_agent = AgentPlaces()
         # Decides, and knows the members.
         self._rule = Groups(configured, self._state_of)
         self.need_names = any(names_needed(settings))

@@ -159,7 +159,14 @@ class HostPlans:
             self.overridden(action, "at its planned time", overrides)
 
     def overridden(self, action: ActionRun, why: str, reject: str) -> None:
-        """Reports that an action which has just begun goes on, whatever the guest has said."""
+        """Reports that an action which begins goes on, whatever the guest has said.
+
+        Of one that is denied before it begins nothing is reported.
+        """
+        report = partial(self._overridden, action, why, reject)
+        self._host.groups.of_agent.once_begun(action.uuid, report)
+
+    def _overridden(self, action: ActionRun, why: str, reject: str) -> None:
         event, channel = ACTION_TABLE[action.name].before, self._host.channels.get(action.uuid)
         if event is None or channel is None or action.denial:
             return
