@@ -165,7 +165,7 @@ async def test_an_instance_on_hold_comes_first_with_who_and_why(tmp_path: Path) 
 
         def shown(page: Page) -> None:
             warnings = page.locator("#alerts li")
-            expect(warnings.first).to_contain_text("1 instances are on hold")
+            expect(warnings.first).to_contain_text("1 instance on hold: alarms stay here")
             expect(page.locator("body")).to_contain_text("by operator Kim: disk swap")
 
         await seen.tab.do(shown)

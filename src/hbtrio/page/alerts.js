@@ -4,8 +4,7 @@ import * as api from "./api.js";
 import { arrange, element, printable, setText, shape } from "./dom.js";
 import { ask } from "./question.js";
 import { warningsOf } from "./warnings.js";
-
-const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+import { counted } from "./words.js";
 
 const alarms = (how) => async (hostname) => {
   const { sent, withdrawn } = await api.alarms(hostname, how);

@@ -13,7 +13,7 @@ import { Overview } from "./overview.js";
 import { Refresher } from "./refresher.js";
 import { follow } from "./stream.js";
 import { OpenWindows } from "./windows.js";
-import { WORRYING } from "./words.js";
+import { WORRYING, counted } from "./words.js";
 
 /** More names than this are only counted when they are read out. */
 const NAMED = 3;
@@ -78,8 +78,6 @@ function drawDaemon() {
   alerts.update();
   drains.update();
 }
-
-const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 /** Reads out which instances got worse, and which are heartbeating again. */
 function announce(changed) {

@@ -3,6 +3,7 @@
 
 import * as api from "./api.js";
 import { arrange, element, printable, setText } from "./dom.js";
+import { counted } from "./words.js";
 
 /** The states in which an instance stays. */
 const ENDED = ["done", "skipped", "failed", "cancelled"];
@@ -31,7 +32,7 @@ export class Drains {
   _plans() {
     const planned = this._fleet.planned();
     const lines = planned.slice(0, PLANS).map(({ label, plan }) => `${label}: ${plan}`);
-    if (planned.length > PLANS) lines.push(`${planned.length - PLANS} more planned actions`);
+    if (planned.length > PLANS) lines.push(counted(planned.length - PLANS, "more planned action"));
     while (this._lines.length < lines.length) this._lines.push(newLine());
     return lines.map((text, index) => {
       setText(this._lines[index].firstElementChild, printable(text));

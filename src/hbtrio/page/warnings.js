@@ -1,5 +1,7 @@
 // What is wrong with the daemons themselves, in sentences; the first are the gravest.
 
+import { counted } from "./words.js";
+
 /**
  * The warnings about an agent and its hosts, or about a host.
  *
@@ -19,13 +21,13 @@ function ofAgent({ daemon, hosts }) {
   if (daemon.store_fault) found.push(warning("store", true, `The store can't be written: ${daemon.store_fault}`));
   if (daemon.store_files_fault) found.push(warning("store-files", true, `The store's files: ${daemon.store_files_fault}`));
   if (daemon.on_hold) {
-    const text = `${daemon.on_hold} instances are on hold: their alarms stay here`;
+    const text = `${counted(daemon.on_hold, "instance")} on hold: alarms stay here`;
     found.push(warning("hold", false, text));
   }
   if (daemon.delivery && !daemon.delivery.reachable) {
     found.push(warning("vim", true, `The VIM can't be reached: ${daemon.delivery.fault}`));
   }
-  if (daemon.crashes) found.push(warning("crashes", false, `${daemon.crashes} internal failures; the agent's log has them`));
+  if (daemon.crashes) found.push(warning("crashes", false, `${counted(daemon.crashes, "internal failure")}; see the agent's log`));
   return [...found, ...[...hosts.values()].flatMap(ofAgentsHost)];
 }
 
@@ -41,14 +43,14 @@ function ofAgentsHost(host) {
   if (host.link === "never") add("never", false, "has never had a link", "forget");
   if (host.conflict) add("conflict", true, host.conflict);
   if (host.certificate) add("certificate", false, host.certificate);
-  if (host.unregistered) add("unregistered", false, `${host.unregistered} instances that the VIM has not registered`);
+  if (host.unregistered) add("unregistered", false, `${counted(host.unregistered, "instance")} that the VIM has not registered`);
   return found;
 }
 
 function ofHost(host) {
   const found = ofFiles(host.files);
   const add = (key, grave, text) => found.push(warning(key, grave, text));
-  if (host.on_hold) add("hold", false, `${host.on_hold} instances are on hold: nothing is done to them`);
+  if (host.on_hold) add("hold", false, `${counted(host.on_hold, "instance")} on hold: nothing is done`);
   if (host.brake_closed) {
     add("brake", true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl brake release");
   }
@@ -57,7 +59,7 @@ function ofHost(host) {
   if (host.libvirt?.state === "silent") add("libvirt", true, `libvirt does not answer: ${host.libvirt.why}`);
   if (host.memory?.state === "failing") add("memory", true, `The history can't be written: ${host.memory.why}`);
   if (host.events_fault) add("events", true, `Events can't be written: ${host.events_fault.why}`);
-  if (host.crashes) add("crashes", false, `${host.crashes} internal failures; the host's log has them`);
+  if (host.crashes) add("crashes", false, `${counted(host.crashes, "internal failure")}; see the host's log`);
   return found;
 }
 

@@ -1,5 +1,8 @@
 // The words of the API that this page knows; one that it does not know is shown as it is.
 
+/** A number of what a word names: `1 host`, `2 hosts`. */
+export const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
 /** What an instance can be, the worst first: [kind, what it means]. */
 export const KINDS = [
   ["lost", "silent for too long"],
