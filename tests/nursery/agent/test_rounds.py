@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from hbtrio.wire.link_codec import encode_link
 from hbtrio.wire.link_messages import Gone, Reply, RoundCommand, SnapshotEnd
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
+from support.inline_store import EPOCH
 from support.rounds_cases import AGREES_S, OTHER, STOP_NOTICE_S, VOTE_S, agrees_s, history
 from support.scripted_host import INSTANCE, OTHER_VM, VM, ScriptedHost
 
@@ -511,6 +513,27 @@ async def test_a_reject_that_can_t_be_stored_in_its_window_is_no_agreement(
     assert await history(world) == [
         ("vote", "stop", "reject", "no"),
         ("undelivered", "stop", "reject", f"action: {late}"),
+    ]
+    assert world.vim.verdicts == []
+
+
+async def test_a_clock_that_is_set_back_sends_no_verdict_that_was_stored_late(
+    world: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its window is over, and its end here could not be stored, when its host reports it again."""
+    host = await world.bound_host()
+    host.silent()
+    await world.ask(Event.STOP, vote=True)
+    world.worker.fault = "disk full"
+    await trio.sleep(VOTE_S + 10.0)
+    world.worker.fault = ""
+    monkeypatch.setattr("support.inline_store.EPOCH", EPOCH - timedelta(hours=2))
+    await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(100)
+    late = "its window was over before it could be sent"
+    assert sorted(await history(world)) == [
+        ("undelivered", "stop", "reject", f"action: {late}"),
+        ("vote", "stop", "reject", "no"),
     ]
     assert world.vim.verdicts == []
 

@@ -162,10 +162,11 @@ class RoundEnds:
         record = current.record if current else await self._store.find_round(report.command_id)
         if record is None or report.result is None or record.hostname != hostname:
             return None, None, []
-        until = None
         if current is not None:
             current.machine.outcome_reported(report.result, report.reason)
-            until = current.machine.verdict_until
+        # Also of one that has ended here and could not be stored yet: the wall clock may be set.
+        opened = current or ending
+        until = None if opened is None else opened.machine.verdict_until
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdicts.entries(record, result, until)
 
