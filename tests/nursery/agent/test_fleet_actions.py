@@ -15,9 +15,10 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.nursery.agent.action_history import ActionHistory
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
 from hbtrio.nursery.agent.later_truths import LaterTruths
+from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.policy.begin_by import REPLY_S
-from hbtrio.wire.link_messages import ActCommand
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.link_messages import ActCommand, RoundCommand
+from hbtrio.wire.vocabulary import ActionName, Event
 from support.agent_world import AgentWorld, agent_world
 from support.inline_store import wall_clock
 from support.lines import members
@@ -61,6 +62,37 @@ async def kept(world: AgentWorld) -> list[str]:
         (VM, "compute-0", ALICE)
     }
     return [one.reason for one in found if one.kind == "action"]
+
+
+@pytest.mark.parametrize("cuts", [False, True], ids=["it is silent", "its link is cut"])
+async def test_a_host_that_acts_and_does_not_answer_is_no_consent(
+    world: AgentWorld, cuts: bool
+) -> None:
+    """The instance does not heartbeat, perhaps because of the action: the VIM must not act, too."""
+    host = await world.bound_host()
+    await host.send_instance(heartbeating=False)
+    await host.settle()
+    progress: list[ActCommand] = []
+
+    async def begins(command: ActCommand) -> None:
+        progress.append(command)
+        await host.begins(command, {"step": "command", "argv": ["virsh"], "seconds": 60})
+
+    async def ignore(_: RoundCommand) -> None:
+        if cuts:
+            await host.cut()
+
+    host.on_act, host.on_round = begins, ignore
+    action = await reboot(actions_of(world))
+    with pytest.raises(CantAsk, match=r"^the outcome is unknown: "):
+        await world.ask(Event.STOP, vote=True)
+    # What it is told changes no owner; and what is over is nobody's.
+    if not cuts:
+        assert (await world.ask(Event.STOP, vote=False)).seconds == 0
+        await host.ends(progress[0])
+        await lines_of(action)
+        assert (await world.ask(Event.STOP, vote=True)).seconds == 0
+    assert world.vim.verdicts == []
 
 
 async def test_it_is_on_record_before_the_host_hears_of_it(

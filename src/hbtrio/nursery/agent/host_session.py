@@ -18,6 +18,7 @@ import trio
 
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.agent.looks import Looks
+from hbtrio.nursery.agent.opening_reply import OpeningReply
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
@@ -57,23 +58,6 @@ class NotDone(Exception):
 
 class Unbegun(NotDone):
     """The host knows that the action which it was asked about was never begun."""
-
-
-@attrs.frozen
-class OpeningReply:
-    """What became of a request to open a vote or notice.
-
-    Args:
-        seconds: its window; 0 if it is not known to be open.
-        fault: why; "" if it is open.
-        is_unknown: whether the host may have opened it all the same.
-        is_owned: whether the host refuses it because of an operator's action.
-    """
-
-    seconds: int = 0
-    fault: str = ""
-    is_unknown: bool = False
-    is_owned: bool = False
 
 
 @attrs.define(eq=False)
@@ -247,6 +231,10 @@ class HostSession:
         if reply.ok and reply.seconds:
             return OpeningReply(reply.seconds)
         return OpeningReply(fault=reply.reason or "the host opened none", is_owned=reply.owned)
+
+    def is_acting_on(self, uuid: str) -> bool:
+        """Returns whether an operator's action on an instance is followed over this link."""
+        return any(about == uuid for about, _ in self._progress.values())
 
     def act(self, message: ActCommand, begin_by: BeginBy) -> AsyncGenerator[str]:
         """Sends an action's command and yields its progress lines.

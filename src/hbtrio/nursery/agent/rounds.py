@@ -16,7 +16,7 @@ import trio
 from hbtrio.fsm.fleet_round import FleetRound
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.host_session import HostSession, OpeningReply
+from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.instance_groups import FleetGroups
 from hbtrio.nursery.agent.open_rounds import (
     OpenedRound,
@@ -24,6 +24,7 @@ from hbtrio.nursery.agent.open_rounds import (
     kind_of,
     round_command,
 )
+from hbtrio.nursery.agent.opening_reply import OpeningReply
 from hbtrio.nursery.agent.round_ends import RoundEnds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.policy.begin_by import BeginBy
@@ -143,11 +144,16 @@ class Rounds:
             return await self._object(current, objection)
         if vote and for_vim:
             self._hold(current)
+        # Before and after: the link may be lost meanwhile, or an action begin.
+        is_acted_on = vote and session.is_acting_on(live.uuid)
         opened = await self._open_on(session, current, session.begin_by(PATIENCE_S))
         if opened.fault:
             self.ends.end(current, machine.host_opened_none(opened.fault))
+            # A host that does not answer can't say that it acts for an operator.
+            is_acted_on = is_acted_on or (vote and session.is_acting_on(live.uuid))
+            is_owned = opened.is_owned or is_acted_on
             return self._unasked.answer(
-                record, opened.fault, is_unknown=opened.is_unknown, is_owned=opened.is_owned
+                record, opened.fault, is_unknown=opened.is_unknown, is_owned=is_owned
             )
         machine.host_opened(opened.seconds, trio.current_time())
         if not vote:
