@@ -89,6 +89,26 @@ def test_without_a_vim_all_is_the_operators() -> None:
     assert askers.next_end(0.0) == math.inf
 
 
+@pytest.mark.parametrize("kind", [OperatorRequests, FleetOperatorRequests])
+def test_a_vote_that_nobody_listens_to_is_of_no_action_that_was_heard_of(
+    kind: type[OperatorRequests],
+) -> None:
+    """A plan's: its guest votes and is told before its operator has heard that it has begun."""
+    operators = kind("op", Owner.OPERATOR, NAMES, lambda: 7.0, lambda _: None)
+    askers = Askers(operators)
+    operators.begin_action("u0", "act-1")
+    askers.written(*VOTE, commanded=False)
+    assert askers.action_of("u0", "stop") == "act-1"
+    operators.action_ended("u0")
+    askers.written(*NOTICE, commanded=False)  # after its reject: that is not to be
+    assert askers.action_of("u0", "stop") == "act-1"
+    askers.written(*VOTE, commanded=False)
+    assert askers.action_of("u0", "stop") == ""
+    operators.drained("u0", "plan-1", has_turn=True)
+    askers.written(*VOTE, commanded=False)
+    assert askers.action_of("u0", "stop") == "plan-1 vm0"
+
+
 def test_the_next_vote_that_ends_is_anybody_s(fleet: Fleet) -> None:
     fleet.vim.accepted("vim-1", *VOTE[:2], vote=True, seconds=30.0)
     assert fleet.askers.next_end(0.0) == 37.0

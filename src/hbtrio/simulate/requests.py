@@ -139,7 +139,17 @@ class OperatorRequests(Requests):
     def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
         """Takes what a host asks of an instance: for a drain, if nobody listens, or resumed."""
         if uuid not in self._listened_to:
+            self._begin_unheard(uuid, is_vote)
             self.name(uuid, event, is_vote)
+
+    def _begin_unheard(self, uuid: str, is_vote: bool) -> None:  # noqa: FBT001
+        """Takes what is asked while no operator listens to an answer about the instance.
+
+        A vote begins an action. Whose that is, a plan's or a drain's, may be heard after its
+        notice; it is not the action of which was heard last, whose vote may have been rejected.
+        """
+        if is_vote and uuid not in self._listened_to and not self._turns[uuid]:
+            self._actions.pop(uuid, None)
 
     def drained(self, uuid: str, drain: str, *, has_turn: bool) -> None:
         """Takes that a drain asks an instance, tells it or acts on it, or does so no longer.
@@ -206,6 +216,7 @@ class FleetOperatorRequests(OperatorRequests):
         if key in self._quicker:
             self._quicker.discard(key)
         else:
+            self._begin_unheard(uuid, is_vote)
             self._written[key] = self.name(uuid, event, is_vote)
 
     def _name_heard(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
