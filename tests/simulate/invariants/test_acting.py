@@ -227,6 +227,8 @@ LOST = [*beating(), loss(50)]
         ([*LOST, reported(60, "heartbeating")], FINE),
         ([*LOST, reported(60, "stopped")], FINE),
         ([*LOST, Began(60, C.VM_GONE, "vm0")], "gone"),
+        ([*LOST, Began(60, C.GUEST_DOWN, "vm0"), reported(171, "absent")], "left"),
+        ([*LOST, reported(171, "absent")], VIOLATED),
         ([*LOST, action(60)], "announced"),
         ([*LOST, *acted(60, "failed")], VIOLATED),
         ([*LOST, *acted(60, "done")], VIOLATED),

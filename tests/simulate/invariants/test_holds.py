@@ -72,6 +72,9 @@ def test_nothing_is_done_to_a_vm_on_hold(stream: list[Observation], outcome: str
         ([*LOST, reported(120, "not-acted", "paused")], FINE),
         ([*LOST, reported(90, "paused")], FINE),  # nor is anything done then
         ([*LOST, Began(120, C.VM_GONE, "vm0")], "gone"),
+        ([*LOST, Began(90, C.GUEST_DOWN, "vm0"), reported(120, "absent")], "left"),
+        ([*LOST, Began(90, C.GUEST_DOWN, "vm0")], VIOLATED),
+        ([*LOST, *during(60, 110, C.GUEST_DOWN), reported(120, "absent")], VIOLATED),
         ([*LOST, action(120)], "announced"),
         ([*LOST, *acted(120, "failed"), command(289)], "announced"),
         ([*LOST, *acted(120, "failed")], VIOLATED),

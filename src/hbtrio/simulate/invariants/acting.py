@@ -173,12 +173,13 @@ IN_VAIN: Final = frozenset({"failed", "not-started"})
 SOON_S: Final = 75.0
 
 _GONE: Final = Excuse("gone", "its QEMU has ended")
+_LEFT: Final = Excuse("left", "its guest daemon had ended in order, and its host says so")
 
 
 class Followed(Invariant):
     """Something after which an instance is acted upon, or its host says why it is not."""
 
-    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, ANNOUNCED, HOST_AWAY, HELD)
+    excuses: ClassVar[tuple[Excuse, ...]] = (_GONE, _LEFT, ANNOUNCED, HOST_AWAY, HELD)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -193,9 +194,16 @@ class Followed(Invariant):
                     self._since_s.pop(instance, None)
             case Reported(kind="heartbeating" | "not-acted" | "paused", instance=instance):
                 self._since_s.pop(instance, None)
+            case Reported(kind="absent", instance=instance) if self._has_left(instance):
+                if self._since_s.pop(instance, None) is not None:
+                    self.excuse(_LEFT)
             case Began(condition=Condition.VM_GONE, who=instance):
                 if self._since_s.pop(instance, None) is not None:
                     self.excuse(_GONE)
+
+    def _has_left(self, instance: str) -> bool:
+        """Whether its guest daemon does not run; one that says so as it ends has left in order."""
+        return self.truth.holds(instance, Condition.GUEST_DOWN)
 
     def _expect(self, instance: str, what: str) -> None:
         """Has something follow from now on; ``what`` has happened."""
