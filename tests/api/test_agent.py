@@ -151,7 +151,7 @@ async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api:
         uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(1001)]
         for uuid in uuids:
-            api.agent.fleet.instances[uuid] = InstanceRecord(uuid, "compute-0", True)
+            api.agent.fleet.put_instance(InstanceRecord(uuid, "compute-0", True))
         turns = 0
 
         async def others() -> None:

@@ -248,9 +248,7 @@ def test_one_that_is_back_in_time_takes_back_its_alarm() -> None:
     host = host_with(A, B, C)
     fail(host, A, B, C, now=10.0)
     for uuid in (A, B, C):
-        assert host.instance_reported(uuid, WELL, 10.5) == (
-            WithdrawAlarm(uuid, "instance recovered"),
-        )
+        assert host.instance_reported(uuid, WELL, 10.5) == (WithdrawAlarm(uuid),)
     assert host.due(11.0, T0, always) == (LetGo(A), LetGo(B), LetGo(C))
     assert state(host) == (None, set(), None)
 
@@ -263,12 +261,12 @@ def test_ill_health_is_not_being_back() -> None:
 
 def test_the_first_that_is_back_begins_the_release() -> None:
     host, hold = held_back(A, B, C)
-    assert host.instance_reported(D, WELL, 40.0) == (WithdrawAlarm(D, "instance recovered"),)
+    assert host.instance_reported(D, WELL, 40.0) == (WithdrawAlarm(D),)
     assert state(host) == (WAITING, set(), None)
-    withdrawn = WithdrawAlarm(A, "instance recovered")
+    withdrawn = WithdrawAlarm(A)
     assert host.instance_reported(A, WELL, 50.0) == (ReportReturn(), ReportSettling(), withdrawn)
     assert state(host) == (SETTLING, set(), 50.0 + SETTLE_S)
-    assert host.instance_reported(A, WELL, 51.0) == (ReportReturn(), withdrawn)
+    assert host.instance_reported(A, WELL, 51.0) == (withdrawn,)
     assert host.due(50.0 + SETTLE_S - 0.1, T0, always) == ()
     assert host.due(50.0 + SETTLE_S, T0, always) == (EndHold(hold),)
     assert state(host) == (DUE, set(), None)

@@ -63,10 +63,9 @@ class LetGo:
 
 @attrs.frozen
 class WithdrawAlarm:
-    """Withdraw the alarm about this instance, if one is held."""
+    """Withdraw the alarm about this instance, if one is held: the instance has recovered."""
 
     uuid: str
-    reason: str
 
 
 HostAlarmEffect = RaiseHostAlarm | ReportReturn | ReportSettling | EndHold | LetGo | WithdrawAlarm
@@ -133,9 +132,11 @@ class HostAlarms:
         effects: list[HostAlarmEffect] = []
         hold = self._in_force
         if hold is not None and hold.concerns(uuid):
-            effects += [ReportReturn(), *self._recovered(hold, "its instances have recovered", now)]
+            begun = self._recovered(hold, "its instances have recovered", now)
+            # The first of them says it for all: a host that is back reports hundreds at once.
+            effects += [ReportReturn(), *begun] if begun else []
         if self.hold is not None or uuid in self._in_question:
-            effects.append(WithdrawAlarm(uuid, "instance recovered"))
+            effects.append(WithdrawAlarm(uuid))
         return tuple(effects)
 
     def all_reported(self, uuids: Set[str]) -> None:

@@ -7,9 +7,11 @@ released or withdrawn.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import Final
 
 import attrs
 
@@ -18,6 +20,12 @@ from hbtrio.store import history, outbox
 from hbtrio.store.records import Entry, HistoryEntry
 from hbtrio.store.sql import changed, moment, rows, text_of
 from hbtrio.store.worker import StoreWorker
+
+# Nearly all instances of a host that is back have no alarm.
+_HELD_AMONG: Final = (
+    "SELECT DISTINCT uuid FROM outbox WHERE hostname = ? AND state = 'held'"
+    " AND uuid IN (SELECT value FROM json_each(?)) ORDER BY uuid"
+)
 
 
 @attrs.frozen
@@ -123,7 +131,7 @@ class HeldAlarms:
         def work(db: sqlite3.Connection) -> tuple[Entry, ...]:
             return tuple(
                 entry
-                for uuid in sorted(uuids)
+                for (uuid,) in rows(db, _HELD_AMONG, hostname, json.dumps(sorted(uuids)))
                 for entry in outbox.end(
                     db,
                     "hostname = ? AND uuid = ? AND state = 'held'",

@@ -192,14 +192,16 @@ class AlarmHolds:
         if await self._held.let_go(hostname, wanted) or withdrawn:
             self._outbox.set()
 
-    async def withdraw(self, hostname: str, uuid: str, reason: str) -> None:
-        """Withdraws the held alarms about an instance.
+    async def withdraw(self, hostname: str, uuids: Set[str], reason: str) -> None:
+        """Withdraws the held alarms about these instances.
 
         Raises:
             StoreFault: the store failed; the alarms are still held.
         """
-        if await self._held.withdraw(hostname, [uuid], reason):
+        withdrawn = await self._held.withdraw(hostname, uuids, reason)
+        for uuid in sorted({entry.uuid for entry in withdrawn}):
             _log.info("%s: alarm withdrawn: %s", uuid, reason)
+        if withdrawn:
             self._outbox.set()
 
     def _free(self, uuids: Set[str]) -> Set[str]:

@@ -8,8 +8,11 @@ the states of instances.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import TypeVar
 
+import attrs
 import trio
 
 from hbtrio.fsm.host_alarms import is_well
@@ -17,13 +20,27 @@ from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.wire.link_messages import Instance
 
+_T = TypeVar("_T")
+
 
 class Unknown(Exception):
     """No such host or instance."""
 
 
+@attrs.frozen
+class _Report:
+    """The last report about an instance: when it came, and since when its state is the same."""
+
+    instance: Instance
+    since: float
+    heard_at: float
+
+
 class Fleet:
     """The known hosts and instances.
+
+    What belongs to a host is found by the host: a fleet has a thousand times as many instances, and
+    each snapshot would look at all of them.
 
     Args:
         has_vim: whether a VIM decides which hosts and instances exist; else the hosts' reports do.
@@ -31,9 +48,14 @@ class Fleet:
 
     def __init__(self, *, has_vim: bool) -> None:
         self.has_vim = has_vim
-        #: By uuid.
-        self.hosts: dict[str, HostRecord] = {}
-        self.instances: dict[str, InstanceRecord] = {}
+        self._hosts: dict[str, HostRecord] = {}
+        self._instances: dict[str, InstanceRecord] = {}
+        #: The records of hosts by uuid and those of instances by uuid.
+        self.hosts: Mapping[str, HostRecord] = MappingProxyType(self._hosts)
+        self.instances: Mapping[str, InstanceRecord] = MappingProxyType(self._instances)
+        #: The same by hostname and uuid.
+        self._named: dict[str, dict[str, HostRecord]] = {}
+        self._bound: dict[str, dict[str, InstanceRecord]] = {}
         #: The sessions of linked hosts, by hostname.
         self.sessions: dict[str, HostSession] = {}
         #: Connections that have not sent hello, the oldest first; cancelled, they are closed.
@@ -44,11 +66,7 @@ class Fleet:
         #: Their grace time is that of any other host without a link.
         self.awaited: set[str] = set()
         #: The last reports, by hostname and uuid: a moving instance is on two hosts.
-        self._live: dict[tuple[str, str], Instance] = {}
-        #: Since when they are in their states, on trio's clock, as far as this process was told.
-        self._since: dict[tuple[str, str], float] = {}
-        #: When they were reported last, on trio's clock.
-        self._heard: dict[tuple[str, str], float] = {}
+        self._reports: dict[str, dict[str, _Report]] = {}
         #: Last names of instances that their hosts don't report, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
 
@@ -92,21 +110,42 @@ class Fleet:
 
     def bound_to(self, hostname: str) -> list[InstanceRecord]:
         """Returns the instances that are bound to a host."""
-        return [bound for bound in self.instances.values() if bound.hostname == hostname]
+        return list(self._bound.get(hostname, {}).values())
+
+    def named(self, hostname: str) -> list[HostRecord]:
+        """Returns the records of hosts with this name."""
+        return list(self._named.get(hostname, {}).values())
 
     def others_named(self, host: HostRecord) -> list[str]:
         """Returns the uuids of other records with the host's name."""
-        return [
-            other.uuid
-            for other in self.hosts.values()
-            if other.hostname == host.hostname and other.uuid != host.uuid
-        ]
+        return [uuid for uuid in self._named.get(host.hostname, {}) if uuid != host.uuid]
 
     def host_reporting(self, hostname: str) -> bool:
         """Returns whether a host's losses are reported: as the VIM has set, else always."""
         if not self.has_vim:
             return True
-        return any(h.reporting for h in self.hosts.values() if h.hostname == hostname)
+        return any(host.reporting for host in self._named.get(hostname, {}).values())
+
+    def put_host(self, host: HostRecord) -> None:
+        """Adds or changes a host."""
+        before = self._hosts.get(host.uuid)
+        if before is not None and before.hostname != host.hostname:
+            _remove(self._named, before.hostname, host.uuid)
+        self._hosts[host.uuid] = host
+        self._named.setdefault(host.hostname, {})[host.uuid] = host
+
+    def drop_host(self, uuid: str) -> None:
+        """Removes a host, if it is known."""
+        if (host := self._hosts.pop(uuid, None)) is not None:
+            _remove(self._named, host.hostname, uuid)
+
+    def put_instance(self, bound: InstanceRecord) -> None:
+        """Adds or changes an instance, or binds it to another host."""
+        before = self._instances.get(bound.uuid)
+        if before is not None and before.hostname != bound.hostname:
+            _remove(self._bound, before.hostname, bound.uuid)
+        self._instances[bound.uuid] = bound
+        self._bound.setdefault(bound.hostname, {})[bound.uuid] = bound
 
     # -- states of instances ----------------------------------------------------------------
 
@@ -117,7 +156,8 @@ class Fleet:
 
     def live_on(self, hostname: str, uuid: str) -> Instance | None:
         """Returns that host's last report about the instance, or None."""
-        return self._live.get((hostname, uuid))
+        report = self._report(hostname, uuid)
+        return None if report is None else report.instance
 
     def since(self, uuid: str) -> float | None:
         """Returns since when an instance is in its state, as far as this process was told.
@@ -125,7 +165,8 @@ class Fleet:
         None if its host has not reported it.
         """
         bound = self.instances.get(uuid)
-        return None if bound is None else self._since.get((bound.hostname, uuid))
+        report = None if bound is None else self._report(bound.hostname, uuid)
+        return None if report is None else report.since
 
     def heard_at(self, hostname: str, uuid: str) -> float:
         """Returns when a host reported an instance last, on trio's clock.
@@ -133,7 +174,11 @@ class Fleet:
         Raises:
             KeyError: it has not reported it.
         """
-        return self._heard[hostname, uuid]
+        return self._reports[hostname][uuid].heard_at
+
+    def _report(self, hostname: str, uuid: str) -> _Report | None:
+        reports = self._reports.get(hostname)
+        return None if reports is None else reports.get(uuid)
 
     def may_be_heartbeating(self, uuid: str) -> bool:
         """Returns whether an instance counts as heartbeating, or its host may still report so."""
@@ -157,18 +202,17 @@ class Fleet:
 
     def note(self, hostname: str, uuid: str, instance: Instance | None) -> None:
         """Notes a host's report about an instance; None: the host no longer has the instance."""
-        key = (hostname, uuid)
+        now, before = trio.current_time(), self._report(hostname, uuid)
         if instance is None:
-            self._keep_name(hostname, uuid, self._live.pop(key, None))
-            self._since.pop(key, None)
-            self._heard.pop(key, None)
-        else:
-            before = self._live.get(key)
-            if before is None or before.state != instance.state:
-                self._since[key] = trio.current_time()
-            self._live[key], self._heard[key] = instance, trio.current_time()
-            if instance.name:
-                self._names.get(hostname, {}).pop(uuid, None)
+            if before is not None:
+                _remove(self._reports, hostname, uuid)
+                self._keep_name(hostname, uuid, before.instance)
+            return
+        same = before is not None and before.instance.state == instance.state
+        report = _Report(instance, before.since if before is not None and same else now, now)
+        self._reports.setdefault(hostname, {})[uuid] = report
+        if instance.name:
+            self._names.get(hostname, {}).pop(uuid, None)
 
     def note_move(self, before: InstanceRecord, hostname: str) -> None:
         """Notes a move to another host; the last name is kept until that host reports."""
@@ -178,14 +222,16 @@ class Fleet:
         if name:
             self._names.setdefault(hostname, {})[before.uuid] = name
 
-    def _keep_name(self, hostname: str, uuid: str, live: Instance | None) -> None:
+    def _keep_name(self, hostname: str, uuid: str, live: Instance) -> None:
         # One that moves is gone from its old host before the new one reports it.
-        if live is not None and live.name and self.host_of(uuid) == hostname:
+        if live.name and self.host_of(uuid) == hostname:
             self._names.setdefault(hostname, {})[uuid] = live.name
 
     def drop_instance(self, bound: InstanceRecord) -> None:
         """Removes an instance."""
-        self.instances.pop(bound.uuid, None)
+        known = self._instances.pop(bound.uuid, None)
+        if known is not None:
+            _remove(self._bound, known.hostname, bound.uuid)
         self._names.get(bound.hostname, {}).pop(bound.uuid, None)
 
     def lose_host(self, hostname: str) -> None:
@@ -203,14 +249,19 @@ class Fleet:
         if names:
             self._names[hostname] = names
 
-    def forget_reports(self, hostname: str, but: Iterable[str] = ()) -> None:
+    def forget_reports(self, hostname: str, but: Collection[str] = ()) -> None:
         """Forgets a host's reports, except those about the instances in ``but``."""
         self._names.pop(hostname, None)
-        kept = set(but)
-        for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
-            del self._live[key], self._since[key], self._heard[key]
+        for uuid in [uuid for uuid in self._reports.get(hostname, {}) if uuid not in but]:
+            _remove(self._reports, hostname, uuid)
 
     def forget_link(self, hostname: str) -> None:
         """Ends the wait for a host's link."""
         self.down.pop(hostname, None)
         self.awaited.discard(hostname)
+
+
+def _remove(of_hosts: dict[str, dict[str, _T]], hostname: str, uuid: str) -> None:
+    of_hosts[hostname].pop(uuid)
+    if not of_hosts[hostname]:
+        del of_hosts[hostname]

@@ -156,7 +156,9 @@ class HostEvents:
         before, instance = self._fleet.live_on(hostname, uuid), session.instances.get(uuid)
         self._fleet.note(hostname, uuid, instance)
         await self._groups.changed(uuid)
-        await self._guard.instance_reported(hostname, uuid, instance)
+        await self._guard.instance_reported(
+            hostname, uuid, instance, in_snapshot=not session.complete
+        )
         if not self._fleet.has_vim:
             await self._update_inventory(hostname, uuid, instance)
             return
@@ -174,7 +176,7 @@ class HostEvents:
         """Handles the end of a snapshot: the host has reported all its instances."""
         self._fleet.forget_reports(session.hostname, but=session.instances)
         self._fleet.awaited.discard(session.hostname)
-        self._guard.all_reported(session.hostname, session.instances.keys())
+        await self._guard.all_reported(session.hostname, session.instances.keys())
         bound = self._fleet.bound_to(session.hostname)
         if self._fleet.has_vim:
             await self._states.notify(bound)

@@ -91,8 +91,10 @@ class AgentInventory:
             await self._store.inventory.hosts(),
             await self._store.inventory.instances(),
         )
-        self._fleet.hosts = {host.uuid: host for host in hosts}
-        self._fleet.instances = {instance.uuid: instance for instance in instances}
+        for host in hosts:
+            self._fleet.put_host(host)
+        for instance in instances:
+            self._fleet.put_instance(instance)
 
     async def put_host(self, host: HostRecord) -> None:
         """Adds or changes a host, and sends it its reporting state.
@@ -116,10 +118,10 @@ class AgentInventory:
         if host == before:
             return
         await self._store.inventory.put_host(host)
-        self._fleet.hosts[host.uuid] = host
+        self._fleet.put_host(host)
         for uuid in self._fleet.others_named(host):
             _log.info("%s: uuid changed from %s to %s", host.hostname, uuid, host.uuid)
-            del self._fleet.hosts[uuid]
+            self._fleet.drop_host(uuid)
         self.send_host_reporting(host.hostname)
         if before is not None and before.hostname != host.hostname:
             self.send_host_reporting(before.hostname)
@@ -136,7 +138,7 @@ class AgentInventory:
         async with self._uuid_locks.of(uuid):
             host = self._fleet.host(uuid)
             await self._store.inventory.delete_host(uuid)
-            self._fleet.hosts.pop(uuid, None)
+            self._fleet.drop_host(uuid)
         if not self._fleet.bound_to(host.hostname):
             self._fleet.forget_link(host.hostname)
         self.send_host_reporting(host.hostname)
@@ -172,7 +174,7 @@ class AgentInventory:
         if hostname in self._fleet.sessions:
             raise Linked(f"{hostname} has a link to this agent")
         bound = self._fleet.bound_to(hostname)
-        uuids = [host.uuid for host in self._fleet.hosts.values() if host.hostname == hostname]
+        uuids = [host.uuid for host in self._fleet.named(hostname)]
         held = self._guard.hold(hostname) is not None
         if not (uuids or bound or held or hostname in self._fleet.down):
             raise Unknown(f"unknown host {hostname}")
@@ -183,7 +185,7 @@ class AgentInventory:
         self._history.publish(entry)
         _log.warning("%s: removed by %s; %s", hostname, who, text)
         for uuid in uuids:
-            self._fleet.hosts.pop(uuid, None)
+            self._fleet.drop_host(uuid)
         # Without instances that were bound to another host meanwhile, also in the store.
         bound = [one for one in bound if self._fleet.host_of(one.uuid) == hostname]
         for instance in bound:
@@ -221,7 +223,7 @@ class AgentInventory:
             # Under the host's lock, or an instance on a host being removed would be in the store
             # alone.
             await self._store.inventory.put_instance(instance)
-            self._fleet.instances[instance.uuid] = instance
+            self._fleet.put_instance(instance)
             await self._groups.changed(instance.uuid)
         if before is not None and instance.reporting and not before.reporting:
             self._enabled_unheard.add(instance.uuid)

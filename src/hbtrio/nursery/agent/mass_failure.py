@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Set
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -49,6 +50,10 @@ from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Instance
 
 _log = logging.getLogger("hbtrio.brake")
+
+
+#: Why the alarm about an instance that is well again is withdrawn.
+RECOVERED: Final = "instance recovered"
 
 
 class NotHeld(Exception):
@@ -90,6 +95,8 @@ class MassFailureGuard:
         self._hosts: dict[str, HostAlarms] = {}
         #: When each host is due, by hostname; a task waits for each time.
         self._due: dict[str, float] = {}
+        #: Instances that hosts have reported to be well, in snapshots that have not ended yet.
+        self._recovered: dict[str, set[str]] = {}
         #: Set when a host may be due earlier than expected.
         self._wake_up = WakeUp()
         #: Host alarms raised since the start.
@@ -126,20 +133,43 @@ class MassFailureGuard:
 
     # -- reports of hosts -------------------------------------------------------------------
 
-    async def instance_reported(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+    async def instance_reported(
+        self, hostname: str, uuid: str, instance: Instance | None, *, in_snapshot: bool
+    ) -> None:
         """Handles a host's report about an instance; None: the instance is gone.
+
+        Args:
+            hostname: the host.
+            uuid: the instance.
+            instance: what it is like.
+            in_snapshot: whether the host reports all its instances. The outdated alarms about them
+                are withdrawn together, by :meth:`all_reported`; until then they are not sent, as
+                nobody wants them.
 
         Raises:
             StoreFault: the store failed; an outdated alarm is still held.
         """
         host = self._host(hostname)
-        await self._carry_out(host, host.instance_reported(uuid, instance, trio.current_time()))
-        if instance is not None and is_well(instance) and self.is_on_hold(uuid):
-            await self._holds.withdraw(hostname, uuid, "instance recovered")
+        effects = host.instance_reported(uuid, instance, trio.current_time())
+        others = [one for one in effects if not isinstance(one, WithdrawAlarm)]
+        is_well_again = instance is not None and is_well(instance)
+        outdated = is_well_again and (len(others) < len(effects) or self.is_on_hold(uuid))
+        await self._carry_out(host, others)
+        if in_snapshot:
+            recovered = self._recovered.setdefault(hostname, set())
+            (recovered.add if outdated else recovered.discard)(uuid)
+        elif outdated:
+            await self._holds.withdraw(hostname, {uuid}, RECOVERED)
 
-    def all_reported(self, hostname: str, uuids: Set[str]) -> None:
-        """Handles the end of a host's snapshot: it has no other instances."""
+    async def all_reported(self, hostname: str, uuids: Set[str]) -> None:
+        """Handles the end of a host's snapshot: it has no other instances.
+
+        Raises:
+            StoreFault: the store failed; outdated alarms are still held.
+        """
         self._host(hostname).all_reported(uuids)
+        if recovered := self._recovered.pop(hostname, None):
+            await self._holds.withdraw(hostname, recovered, RECOVERED)
 
     async def link_dropped(self, hostname: str, reason: str) -> None:
         """Handles the end of a host's link."""
@@ -217,7 +247,7 @@ class MassFailureGuard:
         Raises:
             StoreFault: the store failed; the alarm is still held.
         """
-        await self._holds.withdraw(hostname, uuid, reason)
+        await self._holds.withdraw(hostname, {uuid}, reason)
         host = self._hosts.get(hostname)
         if host is not None:
             wanted = partial(self._fleet.alarm_wanted, hostname)
@@ -228,6 +258,7 @@ class MassFailureGuard:
         host = self._hosts.get(hostname)
         if host is not None and host.is_idle:
             del self._hosts[hostname]
+            self._recovered.pop(hostname, None)
 
     async def _judge(self, nursery: trio.Nursery, host: HostAlarms, at: float) -> None:
         """Does what is due at a time, once all that the host has sent by then is handled."""
@@ -284,8 +315,6 @@ class MassFailureGuard:
                     text = "%s: instances not back within %g s will raise alarms"
                     _log.warning(text, hostname, SETTLE_S)
                     self._wake_up.set()
-                case WithdrawAlarm(uuid, reason):
-                    await self._holds.withdraw(hostname, uuid, reason)
                 case LetGo(uuid):
                     await self._holds.let_go(hostname, {uuid})
                 case EndHold(hold):
