@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,16 +82,14 @@ async def _host_processes(
         for first in range(0, hosts, -(-hosts // _PROCESSES)):
             count = min(-(-hosts // _PROCESSES), hosts - first)
             words = map(str, (path, first, count, instances))
-            process: trio.Process = await nursery.start(
-                lambda words, task_status: trio.run_process(
-                    [sys.executable, "-m", "bench.link_hosts", *words],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=module_environment(),
-                    task_status=task_status,
-                ),
-                list(words),
+            run = partial(
+                trio.run_process,
+                [sys.executable, "-m", "bench.link_hosts", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=module_environment(),
             )
+            process: trio.Process = await nursery.start(run)
             started.append(_HostProcess(process))
         yield started
         nursery.cancel_scope.cancel()

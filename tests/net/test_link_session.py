@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,10 +18,11 @@ from trio.testing import (
 )
 
 from hbtrio.net.link_session import PING_S, SILENT_S, LinkSession, SessionEnded
+from hbtrio.net.link_turns import Turns
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, decode_from_host
-from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport
+from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport, Pong
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -31,11 +32,13 @@ class Narrow(trio.abc.SendStream):
 
     def __init__(self) -> None:
         self.taken = MemorySendStream()
+        self.writes = 0
         self.broken = False
         self.open = trio.Event()
         self.open.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes += 1
         await self.open.wait()
         if self.broken:
             raise trio.BrokenResourceError
@@ -51,7 +54,7 @@ class Narrow(trio.abc.SendStream):
 class Peer:
     """The session and its other end."""
 
-    def __init__(self, farewell: str = "") -> None:
+    def __init__(self, farewell: str = "", turns: Turns | None = None) -> None:
         self.to_session, from_peer = memory_stream_one_way_pair()
         self.narrow = Narrow()
         stream = trio.StapledStream(self.narrow, from_peer)
@@ -61,6 +64,7 @@ class Peer:
             sleep=sleep_on_time(OnTimeGuard(math.inf)),
             farewell=farewell,
             clock=lambda: 1000 + trio.current_time(),
+            turns=turns,
         )
         self.handled: list[FromHost] = []
         self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
@@ -95,8 +99,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer() -> AsyncIterator[Peer]:
-    one = Peer()
+async def peer(turns: Turns | None = None) -> AsyncIterator[Peer]:
+    one = Peer(turns=turns)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         await wait_all_tasks_blocked()
@@ -184,6 +188,47 @@ async def test_a_flood_of_messages_leaves_others_their_turn() -> None:
             each_turn.append(len(one.handled) - before)
         # Its turn may come at the end of one pass and at the start of the next.
         assert max(each_turn) <= 2 * 32
+
+
+async def test_floods_of_many_peers_leave_others_their_turn() -> None:
+    """A thousand hosts that send their snapshots at once: a pass handles a part of one of them."""
+    turns = Turns()
+    async with AsyncExitStack() as stack:
+        floods = [await stack.enter_async_context(peer(turns)) for _ in range(50)]
+        other = await stack.enter_async_context(peer(turns))
+        for one in floods:
+            await one.to_session.send_all(100 * gone("a"))
+
+        def handled() -> int:
+            return sum(len(one.handled) for one in floods)
+
+        while handled() < 50 * 8:
+            await trio.lowlevel.checkpoint()
+        each_turn = []
+        await other.to_session.send_all(8 * gone("b"))
+        while not other.handled:
+            before = handled()
+            await trio.lowlevel.checkpoint()
+            each_turn.append(handled() - before)
+        assert len(each_turn) <= 3
+        assert len(other.handled) == 8
+        while handled() < 50 * 100:
+            before = handled()
+            await trio.lowlevel.checkpoint()
+            each_turn.append(handled() - before)
+        # Two turns may end in one pass as this task sees it.
+        assert max(each_turn) <= 2 * 32
+
+
+async def test_what_waits_is_written_at_once() -> None:
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        for number in range(40):
+            await one.session.send(Pong(number, 0.0))
+        one.narrow.open.set()
+        await wait_all_tasks_blocked()
+        assert [line["number"] for line in answers(one.received())] == list(range(40))
+        assert one.narrow.writes == 2
 
 
 async def test_the_longest_line_and_one_byte_more() -> None:
@@ -426,15 +471,16 @@ async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still
     async with peer() as one:
         one.narrow.open = trio.Event()
         async with trio.open_nursery() as nursery:
-            for number in range(70):
+            for number in range(140):
                 nursery.start_soon(one.session.send, Ack(number))
             await wait_all_tasks_blocked()
-            # The queue is full; the peer asks for a sign of life, and says something else.
+            # As much is being written, and the queue is full; the peer asks for a sign of life, and
+            # says something else.
             await one.send(b'{"type":"ping","number":1}\n' + gone("a"))
             assert one.handled == [Gone("a", "")]
             one.narrow.open.set()
         await wait_all_tasks_blocked()
-        assert len(answers(one.received())) == 70
+        assert len(answers(one.received())) == 140
 
 
 # -- farewells ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
+from hbtrio.net.link_turns import Turns
 from hbtrio.net.tls import connection_reason
 from hbtrio.policy.begin_by import PeerClock
 from hbtrio.system.boot_clock import boot_clock
@@ -40,13 +41,16 @@ SILENT_S: Final = _SILENT_PINGS * PING_S
 #: How long a peer may take to read a goodbye.
 _FAREWELL_S: Final = 1.0
 
-#: The most messages that wait to be written.
+#: The most messages that wait to be written, and the most that are written at once.
 _QUEUE: Final = 64
 
 _READ_BYTES: Final = 65536
 
-#: Messages of one peer that are handled before others have their turn. A read holds thousands of
-#: pings, and each pass of the loop that handles them all is a twentieth of a second.
+#: Messages of one read that are handled at once: a peer with no more to say waits for nobody.
+_MESSAGES_AT_ONCE: Final = 8
+
+#: Of those beyond them, how many are handled before others have their turn. A read holds thousands
+#: of pings, and each pass of the loop that handles them all is a twentieth of a second.
 _MESSAGES_A_TURN: Final = 32
 
 #: How the first record of TLS begins: a handshake, or an alert to a client that does not use TLS.
@@ -72,6 +76,7 @@ class LinkSession(Generic[In]):
         sleep: sleeps until a deadline that can be trusted.
         farewell: the reason to send in a goodbye when the session is cancelled; "" for none.
         clock: this process's clock, which the peer is told in each pong.
+        turns: shared with the process's other sessions; None if it has no others.
     """
 
     def __init__(
@@ -82,8 +87,10 @@ class LinkSession(Generic[In]):
         sleep: Sleep,
         farewell: str = "",
         clock: Callable[[], float] = boot_clock,
+        turns: Turns | None = None,
     ) -> None:
         self.clock = clock
+        self._turns = turns or Turns()
         #: The peer's clock, by its pongs.
         self.peer_clock = PeerClock()
         self._stream = stream
@@ -178,8 +185,8 @@ class LinkSession(Generic[In]):
             if self._heard == 1 and bytes(data[:2]) in _TLS_RECORDS:
                 return await self._take_leave("the other end uses TLS, this end does not")
             for count, line in enumerate(lines.feed(bytes(data)), 1):
-                if count % _MESSAGES_A_TURN == 0:
-                    await trio.lowlevel.checkpoint()
+                if count % _MESSAGES_A_TURN == _MESSAGES_AT_ONCE + 1:
+                    await self._turns.wait()
                 try:
                     message = self._decode(line)
                     match message:
@@ -215,13 +222,21 @@ class LinkSession(Generic[In]):
         try:
             async for data in self._written:
                 self._writing = True
-                await self._stream.send_all(data)
+                await self._stream.send_all(data + self._waiting())
                 self._writing = False
         except trio.BrokenResourceError as error:
             return f"the connection failed: {_cause(error)}"
         # The goodbye is sent; _take_leave() ends the session.
         self._all_written.set()
         return await trio.sleep_forever()
+
+    def _waiting(self) -> bytes:
+        """Returns what waits to be written: a system call for each message is most of its cost."""
+        lines: list[bytes] = []
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while len(lines) < _QUEUE - 1:
+                lines.append(self._written.receive_nowait())
+        return b"".join(lines)
 
     async def _keep_alive(self) -> str:
         number = silent = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -10,9 +11,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.api.fleet_status import link_of
-from hbtrio.store.records import HostRecord, InstanceRecord
+from hbtrio.store.records import HostRecord, InstanceRecord, NewEntry
+from hbtrio.store.store import Store
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import AgentWorld, agent_world
+from support.failing_host import FailingHost, names
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -215,3 +218,27 @@ async def test_without_a_vim_no_vote_is_too_long(
         await world.host(ScriptedHost(instances=(LONG,)))
         assert list(world.agent.fleet.instances) == [VM]
         assert warnings(caplog) == []
+
+
+# -- many instances --------------------------------------------------------------------------------
+
+
+async def test_the_states_of_a_large_host_are_stored_in_slices(
+    monkeypatch: pytest.MonkeyPatch, world: AgentWorld
+) -> None:
+    """Votes are stored between them, and what the VIM has deleted meanwhile is not told."""
+    host = FailingHost(600)
+    last = names(600)[-1]
+    kept: list[int] = []
+    queue = Store.queue
+
+    async def counted(self: Store, entries: Sequence[NewEntry]) -> None:
+        kept.append(len(entries))
+        if len(kept) == 1:
+            await world.agent.inventory.delete_instance(last)
+        await queue(self, entries)
+
+    monkeypatch.setattr(Store, "queue", counted)
+    await world.bound_host(host=host)
+    assert kept == [250, 250, 99]
+    assert {body["uuid"] for _, body in world.vim.got} == set(names(600)[:-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import trio
 from hbtrio.fsm.alarm_hold import SETTLE_S
 from hbtrio.nursery.agent.alarm_holds import Released
 from hbtrio.nursery.agent.mass_failure import NotHeld
+from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import STOPPING, Goodbye
@@ -403,6 +404,34 @@ async def test_a_link_that_drops_alarms_the_host(
     assert await kinds(world, "host-alarm-over") == [
         ("host-alarm-over", "", "its instances have recovered")
     ]
+
+
+async def test_a_snapshot_takes_back_its_alarms_at_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, world: AgentWorld
+) -> None:
+    """In one transaction, however many instances are well again."""
+    host = await world.bound_host(host=FailingHost(30))
+    lost = names(30)[:20]
+    await host.loses_at_once(*lost)
+    await world.at(10)
+    await host.cut()
+    for uuid in lost[:15]:
+        host.be_well(uuid)
+    asked: list[int] = []
+    withdraw = HeldAlarms.withdraw
+
+    async def counted(self: HeldAlarms, hostname: str, uuids: Collection[str], why: str) -> object:
+        asked.append(len(uuids))
+        return await withdraw(self, hostname, uuids, why)
+
+    monkeypatch.setattr(HeldAlarms, "withdraw", counted)
+    caplog.clear()
+    await world.host(host)
+    assert asked == [25]  # with those that had not failed
+    assert caplog.messages.count(f"{HOSTNAME}: recovered") == 1
+    await world.at(3600)
+    assert {uuid for _, uuid in alarmed(world)} == set(lost[15:])
+    assert [uuid for _, uuid, _ in await kinds(world, "undelivered")] == lost[:15]
 
 
 async def test_alarms_that_wait_are_held_when_the_link_drops(world: AgentWorld) -> None:

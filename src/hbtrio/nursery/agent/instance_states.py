@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
 
 from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.slices import slices
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import InstanceRecord, NewEntry
 from hbtrio.store.store import Store
@@ -49,6 +50,8 @@ class InstanceStates:
         self._fleet = fleet
         self._store = store
         self._outbox = outbox
+        #: Held while a slice of many states is being stored.
+        self._in_slices = trio.StrictFIFOLock()
         #: The last state of each instance that was sent or is queued; unknown if missing.
         self._sent: dict[str, ServiceEvent] = {}
         #: The newest state of each instance passed to the store, of several at once.
@@ -160,12 +163,25 @@ class InstanceStates:
         if bound.uuid in self._owed:
             await self.notify([bound])
 
-    async def notify(self, bound: Iterable[InstanceRecord]) -> None:
+    async def notify(self, bound: Sequence[InstanceRecord]) -> None:
         """Queues the states of these instances that the VIM does not know.
 
+        Those of many instances are queued in slices, one after the other, so that the store serves
+        votes between them.
+
         Raises:
-            StoreFault: the store failed; nothing was queued.
+            StoreFault: the store failed; the rest was not queued.
         """
+        if len(bound) <= 1:
+            await self._notify(bound)
+            return
+        for part in slices(bound):
+            async with self._in_slices:
+                # The VIM may have moved or deleted some since.
+                now = [one for one in part if self._fleet.instances.get(one.uuid) == one]
+                await self._notify(now)
+
+    async def _notify(self, bound: Iterable[InstanceRecord]) -> None:
         services = [self.service(one) for one in bound]
         entries = self.changes(services)
         if not entries or not self._fleet.has_vim:

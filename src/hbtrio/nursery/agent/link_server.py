@@ -20,6 +20,7 @@ from hbtrio.net.connections import AcceptedStream, Listener
 from hbtrio.net.endpoints import peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.net.link_turns import Turns
 from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.agent.fleet import Fleet
@@ -107,6 +108,7 @@ class AgentLinks:
     ) -> None:
         self.conflicts = NameConflicts()
         self.refused = RefusedLinks()
+        self._turns = Turns()
         self._nursery = nursery
         self._name = name
         self._fleet = fleet
@@ -152,9 +154,8 @@ class AgentLinks:
         patience = trio.CancelScope()
         self._make_room_for(patience)
         peer = peer_text(stream)
-        link = LinkSession(
-            stream, decode_from_host, sleep=sleep_on_time(self._guard), clock=self._clock
-        )
+        sleep, clock = sleep_on_time(self._guard), self._clock
+        link = LinkSession(stream, decode_from_host, sleep=sleep, clock=clock, turns=self._turns)
         ack = _Acknowledgement(link, self._store)
         known: HostSession | None = None
         reason = f"no hello within {_HELLO_S:g} s"
