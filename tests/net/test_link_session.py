@@ -220,15 +220,12 @@ async def test_floods_of_many_peers_leave_others_their_turn() -> None:
         assert max(each_turn) <= 2 * 32
 
 
-async def test_what_waits_is_written_at_once() -> None:
+async def test_messages_that_are_sent_together_are_written_at_once() -> None:
     async with peer() as one:
-        one.narrow.open = trio.Event()
-        for number in range(40):
-            await one.session.send(Pong(number, 0.0))
-        one.narrow.open.set()
+        await one.session.send(*(Pong(number, 0.0) for number in range(40)))
         await wait_all_tasks_blocked()
         assert [line["number"] for line in answers(one.received())] == list(range(40))
-        assert one.narrow.writes == 2
+        assert one.narrow.writes == 1
 
 
 async def test_the_longest_line_and_one_byte_more() -> None:
@@ -471,16 +468,15 @@ async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still
     async with peer() as one:
         one.narrow.open = trio.Event()
         async with trio.open_nursery() as nursery:
-            for number in range(140):
+            for number in range(70):
                 nursery.start_soon(one.session.send, Ack(number))
             await wait_all_tasks_blocked()
-            # As much is being written, and the queue is full; the peer asks for a sign of life, and
-            # says something else.
+            # The queue is full; the peer asks for a sign of life, and says something else.
             await one.send(b'{"type":"ping","number":1}\n' + gone("a"))
             assert one.handled == [Gone("a", "")]
             one.narrow.open.set()
         await wait_all_tasks_blocked()
-        assert len(answers(one.received())) == 140
+        assert len(answers(one.received())) == 70
 
 
 # -- farewells ---------------------------------------------------------------------------------

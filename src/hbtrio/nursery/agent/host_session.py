@@ -19,6 +19,7 @@ import trio
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.agent.looks import Looks
 from hbtrio.nursery.agent.opening_reply import OpeningReply
+from hbtrio.nursery.agent.reporting_states import ReportingStates
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
@@ -35,7 +36,6 @@ from hbtrio.wire.link_messages import (
     Instance,
     OverloadReport,
     Reply,
-    Reporting,
     RoundCommand,
 )
 
@@ -80,7 +80,7 @@ class HostSession:
     _progress: dict[str, tuple[str, trio.MemorySendChannel[str]]] = attrs.field(
         factory=dict, init=False
     )
-    _reporting: dict[str, tuple[bool, ...]] = attrs.field(factory=dict, init=False)
+    _reporting: ReportingStates = attrs.field(factory=ReportingStates, init=False)
     #: Words about holds that the host does not know, by uuid; the numbers of those it knows.
     _holds: dict[str, HoldWord] = attrs.field(factory=dict, init=False)
     _known_holds: dict[str, int] = attrs.field(factory=dict, init=False)
@@ -107,13 +107,8 @@ class HostSession:
         return self.link.reading or not self.complete
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
-        """Queues for the host whether to report losses; ``uuid`` "" is the whole host.
-
-        The newest state replaces a queued one, but a change to enabled never gets lost: it means
-        that the VM runs again.
-        """
-        cycles = enabled and self._reporting.get(uuid, ())[:1] == (False,)
-        self._reporting[uuid] = (False, True) if cycles else (enabled,)
+        """Queues for the host whether to report losses; ``uuid`` "" is the whole host."""
+        self._reporting.put(uuid, enabled=enabled)
         self._to_send.set()
 
     def send_hold(self, word: HoldWord) -> None:
@@ -150,10 +145,8 @@ class HostSession:
                     await self.link.send(self._call_offs.pop(next(iter(self._call_offs))))
                 while self._holds:
                     await self.link.send(self._holds.pop(next(iter(self._holds))))
-                while self._reporting:
-                    uuid = next(iter(self._reporting))
-                    for enabled in self._reporting.pop(uuid):
-                        await self.link.send(Reporting(uuid, enabled))
+                while states := self._reporting.take():
+                    await self.link.send(*states)
 
     def begin_by(self, deadline_s: float) -> BeginBy:
         """Returns until when a command may begin that was requested now, by the agent's clock."""
