@@ -391,6 +391,6 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     # The one that goes along its index does so in the order wanted and stops when it has enough.
     assert {step for step in looked if step.startswith("SCAN")} == {
         "SCAN mine USING INDEX outbox_turn",
-        "SCAN outbox USING INDEX outbox_open",
+        "SCAN outbox USING INDEX outbox_turn",
     }
     assert not [step for step in steps if "TEMP B-TREE" in step]

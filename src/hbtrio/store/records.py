@@ -128,7 +128,8 @@ class Ready:
 
     Args:
         entries: at most one per instance, the most urgent first.
-        waiting: how many entries are queued or being sent.
+        waiting: how many entries are queued, or being sent about instances that were named as busy
+            or resting.
         next_expiry_s: seconds until the next of those expires.
         undelivered: the history entries of undelivered entries, the oldest first.
         newest: the value of ``after`` for the next call.
