@@ -46,6 +46,7 @@ def test_defaults() -> None:
             url="http://127.0.0.1:30002",
             url_authority="",
             audit_s=10,
+            at_once=32,
         ),
         link=LinkSettings(
             listen="unix:/run/hbtrio/agent.link",
@@ -83,6 +84,7 @@ def test_everything_set() -> None:
         url = "https://vim.example:30002"
         url_authority = "/vu"
         audit_s = 1.5
+        at_once = 60
         [link]
         listen = "tcp:[2001:db8::1]:2411"
         grace_s = 1
@@ -117,6 +119,7 @@ def test_everything_set() -> None:
             url="https://vim.example:30002",
             url_authority="/vu",
             audit_s=1.5,
+            at_once=60,
         ),
         link=LinkSettings(
             listen="tcp:[2001:db8::1]:2411",
@@ -148,6 +151,7 @@ def test_all_faults_at_once() -> None:
         certificate = "pem"
         url = "ftp://x"
         audit_s = 0
+        at_once = 61
         [link]
         listen = "udp:x"
         grace_s = "30"
@@ -167,6 +171,7 @@ def test_all_faults_at_once() -> None:
         'agent.toml: vim.certificate: must be an absolute path, got "pem"',
         'agent.toml: vim.url: must be an http URL, or empty, got "ftp://x"',
         "agent.toml: vim.audit_s: must be 1 to 3600 s, got 0.0",
+        "agent.toml: vim.at_once: must be 6 to 60 requests, got 61",
         'agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got "udp:x"',
         'agent.toml: link.grace_s: must be a number, got "30"',
         "agent.toml: operator.listen: the port must be 1 to 65535, got 0",

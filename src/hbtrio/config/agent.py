@@ -45,6 +45,8 @@ class VimSettings(Ruled):
     #: The CA certificates for an https URL; empty: the system's trust store.
     url_authority: str = path("", instead=("",))
     audit_s: float = number(10.0, 1, 3600, "s")
+    #: States and alarms that are sent to it at once, at most; see hbtrio.policy.vim_pace.
+    at_once: int = number(32, 6, 60, "requests")
 
     def _not_open_to_all(self) -> Iterator[str]:
         if not is_local(self.listen) and not self.token_file:

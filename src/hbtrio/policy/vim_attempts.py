@@ -19,12 +19,13 @@ from typing import Final
 import attrs
 
 from hbtrio.policy.backoff import Backoff
-from hbtrio.wire.vim_result import NotSent, SendResult
+from hbtrio.policy.vim_pace import LEAST, VimPace
+from hbtrio.wire.vim_result import ErrorStatus, MissingAnswer, NotSent, SendResult, Unconfirmed
 
-#: The most requests in progress, and the slots of them reserved for verdicts: a state or alarm may
-#: hang for as long as a vote's whole window.
-SLOTS: Final = 8
+#: Requests beside those that the pace allows, for verdicts alone: a state or alarm may hang for as
+#: long as a vote's whole window. And the most requests in progress at first.
 FOR_VERDICTS: Final = 2
+SLOTS: Final = LEAST + FOR_VERDICTS
 
 #: The most requests in progress if verdicts hang, which then take no slot.
 MOST: Final = 64
@@ -85,9 +86,13 @@ class VimAttempts:
     """Tracks the requests in progress and whether the VIM can be reached.
 
     All times are in seconds on the caller's clock.
+
+    Args:
+        most: the most states and alarms in progress, see :class:`~hbtrio.policy.vim_pace.VimPace`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = LEAST) -> None:
+        self._pace = VimPace(most)
         #: Whether the last request reached the VIM.
         self.reachable = True
         #: When the VIM became reachable again or this process went on after a stop, or -inf.
@@ -117,6 +122,12 @@ class VimAttempts:
     def learn(self, entry_id: int, result: SendResult, now: float) -> Reach:
         """Takes the result of a request and returns how the VIM's reachability changed."""
         was_reachable = self.reachable
+        self._pace.ended(
+            began=self._under_way[entry_id].since,
+            now=now,
+            failed=_has_failed(result),
+            in_progress=len(self),
+        )
         if not isinstance(result, NotSent):
             self.reachable = True
             self._try_at_once()
@@ -187,16 +198,24 @@ class VimAttempts:
         # since before the outage may do so for 20 s more, so only tries of this spell count.
         if not self.reachable:
             tries = [one.is_verdict for one in self._under_way.values() if one.spell == self._spell]
-            room = max(0, 2 * SLOTS - len(self))
+            room = max(0, self._pace.most + FOR_VERDICTS + SLOTS - len(self))
             others = min(room, int(False not in tries))
             return min(room, others + int(True not in tries)), others
         others = sum(not one.is_verdict for one in self._under_way.values())
         hanging = sum(
             one.is_verdict and one.since + _HANGS_S <= now for one in self._under_way.values()
         )
-        limit = max(0, min(SLOTS + hanging, MOST) - len(self))
-        return limit, max(0, min(limit, SLOTS - FOR_VERDICTS - others))
+        slots = self._pace.limit
+        limit = max(0, min(slots + FOR_VERDICTS + hanging, MOST) - len(self))
+        return limit, max(0, min(limit, slots - others))
 
     def _try_at_once(self) -> None:
         self._held_until = -math.inf
         self._backoff.reset()
+
+
+def _has_failed(result: SendResult) -> bool:
+    """Returns whether a VIM that is well would not have done this: it closes without an answer."""
+    if isinstance(result, Unconfirmed):
+        return result.silence is not MissingAnswer.CLOSED
+    return isinstance(result, NotSent | ErrorStatus)

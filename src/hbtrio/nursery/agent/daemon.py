@@ -259,7 +259,7 @@ async def open_agent(
         await events.await_hosts()
         delivery = None
         if transport is not None:
-            delivery = VimDelivery(store, transport, outbox, guard)
+            delivery = VimDelivery(store, transport, outbox, guard, config.vim.at_once)
             deliver = partial(delivery.run, _GivenUp(history, states))
             nursery.start_soon(supervisor.keep, "VIM delivery", deliver)
         if auditor is not None:

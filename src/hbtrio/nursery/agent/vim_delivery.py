@@ -33,6 +33,7 @@ from hbtrio.fsm.delivery import (
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.vim_attempts import Reach, VimAttempts
+from hbtrio.policy.vim_pace import LEAST
 from hbtrio.store.records import Entry, HistoryEntry
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
@@ -108,10 +109,16 @@ class VimDelivery:
         transport: sends one request.
         outbox: set when an entry was queued or released, or when a round was replied to.
         guard: the process's on-time guard.
+        at_once: the most states and alarms that are sent at once.
     """
 
     def __init__(
-        self, store: Store, transport: VimTransport, outbox: WakeUp, guard: OnTimeGuard
+        self,
+        store: Store,
+        transport: VimTransport,
+        outbox: WakeUp,
+        guard: OnTimeGuard,
+        at_once: int = LEAST,
     ) -> None:
         self._store = store
         self._transport = transport
@@ -119,7 +126,7 @@ class VimDelivery:
         self._guard = guard
         #: What the guard had counted as stalled time at the last look.
         self._stalled_s = 0.0
-        self._attempts = VimAttempts()
+        self._attempts = VimAttempts(at_once)
         self._fault = ""
         self._waiting = 0
         self._ended: Counter[OutboxState] = Counter()
