@@ -1,15 +1,17 @@
 """Fetches the reporting states from the VIM: current VIMs never call ``/v1/hosts``, older ones do.
 
-Every audit fetches and applies the reporting state of each linked host and of its instances. An
-unreachable VIM changes nothing. An answer is ignored if the VIM has changed something by a request
-since it was asked.
+Every audit fetches and applies the reporting state of each linked host and of its instances, of
+several hosts side by side. An unreachable VIM changes nothing. What an answer says of a host or an
+instance is ignored if that was changed since the VIM was asked: by a request of the VIM, or by the
+answer about another host, of which nobody knows which is newer.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -46,6 +48,11 @@ _SOON_S: Final = 2.0
 _FAULTS: Final = 3
 
 
+#: Hosts that are audited at once. A deployed VIM answers one request after the other, so more would
+#: only wait; but one that takes long does so for several at once.
+_AT_ONCE: Final = 8
+
+
 class _Unusable(Exception):
     """The VIM's answer is missing or can't be used; the text is the reason."""
 
@@ -59,7 +66,7 @@ class _Unreachable(Exception):
 
 
 class _Overtaken(Exception):
-    """The inventory was changed since the VIM was asked; the answer may be outdated."""
+    """What the answer is about was changed since the VIM was asked: it may be outdated."""
 
 
 @attrs.frozen
@@ -146,37 +153,57 @@ class Audit:
     async def _audit_all(self, identities: list[HostIdentity]) -> None:
         # Known identities first: when another host reports the same uuid, the VIM's answer about
         # the known one is there already.
-        identities.sort(key=lambda identity: not self._is_known(identity))
-        bound: dict[str, set[str]] = {identity.hostname: set() for identity in identities}
-        for instance in self._fleet.instances.values() if identities else ():
-            if instance.hostname in bound:
-                bound[instance.hostname].add(instance.uuid)
-        for identity in identities:
-            try:
-                await self._audit(identity, self._subjects[identity], bound[identity.hostname])
-            except _Unreachable as fault:
-                # Not reachable for the other hosts either, and each attempt may take long.
-                self._log_unreachable(fault)
-                break
+        for known in (True, False):
+            of_uuid: dict[str, list[HostIdentity]] = {}
+            for identity in identities:
+                if self._is_known(identity) is known:
+                    of_uuid.setdefault(identity.uuid, []).append(identity)
+            if not await self._side_by_side(list(of_uuid.values())):
+                return
 
-    async def _audit(self, identity: HostIdentity, subject: _Subject, bound: set[str]) -> None:
+    async def _side_by_side(self, groups: list[list[HostIdentity]]) -> bool:
+        """Audits hosts, those of a group one after the other; returns whether the VIM was reached.
+
+        The first group goes alone: a VIM that can't be reached is tried once for all.
+        """
+        reached = True
+
+        async def work(waiting: Iterable[list[HostIdentity]]) -> None:
+            nonlocal reached
+            for identity in itertools.chain.from_iterable(waiting):
+                if not reached:
+                    return
+                try:
+                    await self._audit(identity, self._subjects[identity])
+                except _Unreachable as fault:
+                    self._log_unreachable(fault)
+                    reached = False
+
+        await work(groups[:1])
+        async with trio.open_nursery() as nursery:
+            rest = iter(groups[1:])
+            for _ in range(min(_AT_ONCE, len(groups) - 1)):
+                nursery.start_soon(work, rest)
+        return reached
+
+    async def _audit(self, identity: HostIdentity, subject: _Subject) -> None:
         """Audits one host and applies the VIM's answers.
 
         Args:
             identity: the host.
             subject: the state of its audit.
-            bound: instances that were bound to the host before the request.
 
         Raises:
             _Unreachable: the VIM can't be reached.
         """
         unlisted, subject.unlisted = subject.unlisted, frozenset()
+        bound = {one.uuid for one in self._fleet.bound_to(identity.hostname)}
         try:
             contested = await self._audit_host(identity, subject)
             missing = await self._audit_instances(identity, contested, bound)
             await self._remove(identity, missing & unlisted)
         except _Overtaken:
-            # By a request of the VIM, so it is up.
+            # By a request of the VIM or by another of its answers, so it is up.
             subject.again_at = trio.current_time() + _SOON_S
             return
         except (_Unusable, StoreFault, TooMany) as fault:
@@ -207,7 +234,7 @@ class Audit:
         """
         edits = self._inventory.edits
         body = await self._fetch(host_audit(identity.uuid, identity.hostname), "its state")
-        self._not_overtaken(edits)
+        self._not_overtaken(identity.uuid, edits)
         with _understood("its state"):
             answer = parse_host_answer(body)
         subject.denied = (answer.uuid, answer.hostname) != (identity.uuid, identity.hostname)
@@ -241,41 +268,40 @@ class Audit:
         with _understood("its instances"):
             instances = parse_instances_answer(body)
         names = {listed.hostname for listed in instances}
+        self._not_overtaken(identity.uuid, edits)
         if contested is not None:
-            self._not_overtaken(edits)
             rival = self._rival(identity)
             if rival is not None and (identity.hostname not in names or rival in names):
                 raise _ForeignUuid(_foreign_uuid_text(identity, rival))
             await self._inventory.put_host(contested)
-            edits += 1
-        for listed in instances:
-            self._not_overtaken(edits)
+        for listed in {listed.uuid: listed for listed in instances}.values():
+            self._not_overtaken(listed.uuid, edits)
             record = InstanceRecord(listed.uuid, listed.hostname, listed.state is Switch.ENABLED)
             if self._fleet.instances.get(listed.uuid) != record:
                 await self._inventory.put_instance(record)
-                edits += 1
             else:
                 await self._states.notify_again(record)
         if names and identity.hostname not in names:
             others = ", ".join(shown(name) for name in sorted(names)[:_FAULTS])
             raise _Unusable(f"for its uuid the VIM lists only instances of {others}")
-        self._not_overtaken(edits)
-        found = bound - {listed.uuid for listed in instances}
-        return {uuid for uuid in found if self._fleet.host_of(uuid) == identity.hostname}
+        missing = bound - {listed.uuid for listed in instances}
+        missing = {uuid for uuid in missing if self._fleet.host_of(uuid) == identity.hostname}
+        for uuid in sorted(missing):
+            self._not_overtaken(uuid, edits)
+        return missing
 
     async def _remove(self, identity: HostIdentity, gone: set[str]) -> None:
         """Removes instances missing from two audits: current VIMs never report a deletion."""
         edits = self._inventory.edits
         for uuid in sorted(gone):
-            self._not_overtaken(edits)
+            self._not_overtaken(uuid, edits)
             _log.warning(
                 "audit: %s: %s removed: the VIM no longer lists it", identity.hostname, uuid
             )
             await self._inventory.delete_instance(uuid, on=identity.hostname)
-            edits += 1
 
-    def _not_overtaken(self, edits: int) -> None:
-        if self._inventory.edits != edits:
+    def _not_overtaken(self, uuid: str, edits: int) -> None:
+        if self._inventory.was_edited(uuid, since=edits):
             raise _Overtaken
 
     def _is_known(self, identity: HostIdentity) -> bool:

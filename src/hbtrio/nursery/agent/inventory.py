@@ -29,6 +29,9 @@ _log = logging.getLogger("hbtrio.agent")
 _HOSTS: Final = 10_000
 _INSTANCES: Final = 100_000
 
+#: Changes that are remembered: more than are made while the VIM answers.
+_EDITED: Final = 2 * (_HOSTS + _INSTANCES)
+
 
 class TooMany(Exception):
     """The bound on known hosts or instances is reached."""
@@ -66,6 +69,8 @@ class AgentInventory:
     ) -> None:
         #: Counts changes: an answer to a request made before a change may be outdated.
         self.edits = 0
+        #: The number of the last change of each host and instance by uuid, the oldest first.
+        self._edited: dict[str, int] = {}
         #: Instances that were enabled again while their host had no link.
         self._enabled_unheard: set[str] = set()
         #: Serialize changes, so that store and fleet agree on the last one. The holder of an
@@ -96,6 +101,18 @@ class AgentInventory:
         for instance in instances:
             self._fleet.put_instance(instance)
 
+    def was_edited(self, uuid: str, *, since: int) -> bool:
+        """Returns whether a host or instance was changed after so many edits."""
+        return self._edited.get(uuid, 0) > since
+
+    def _edit(self, *uuids: str) -> None:
+        self.edits += 1
+        for uuid in uuids:
+            self._edited.pop(uuid, None)
+            self._edited[uuid] = self.edits
+        while len(self._edited) > _EDITED:
+            del self._edited[next(iter(self._edited))]
+
     async def put_host(self, host: HostRecord) -> None:
         """Adds or changes a host, and sends it its reporting state.
 
@@ -109,7 +126,7 @@ class AgentInventory:
         is_new = host.uuid not in self._fleet.hosts
         if is_new and len(self._fleet.hosts) >= _HOSTS and not self._fleet.others_named(host):
             raise TooMany(f"{_HOSTS} hosts are known")
-        self.edits += 1
+        self._edit(host.uuid)
         async with self._uuid_locks.of(host.uuid), self._host_locks.of(host.hostname):
             await self._put_host(host)
 
@@ -134,7 +151,7 @@ class AgentInventory:
         """
         if uuid not in self._uuid_locks:
             self._fleet.host(uuid)
-        self.edits += 1
+        self._edit(uuid)
         async with self._uuid_locks.of(uuid):
             host = self._fleet.host(uuid)
             await self._store.inventory.delete_host(uuid)
@@ -178,7 +195,7 @@ class AgentInventory:
         held = self._guard.hold(hostname) is not None
         if not (uuids or bound or held or hostname in self._fleet.down):
             raise Unknown(f"unknown host {hostname}")
-        self.edits += 1
+        self._edit(*uuids, *(one.uuid for one in bound))
         text = f"instances that were on it: {len(bound)}"
         entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, text, who=who)
         await self._store.inventory.forget_host(hostname, entry)
@@ -211,7 +228,7 @@ class AgentInventory:
             return
         if known is None and len(self._fleet.instances) >= _INSTANCES:
             raise TooMany(f"{_INSTANCES} instances are known")
-        self.edits += 1
+        self._edit(instance.uuid)
         async with self._instance_locks.of(instance.uuid):
             await self._put_instance(instance)
 
@@ -260,7 +277,7 @@ class AgentInventory:
         """
         if uuid not in self._instance_locks:
             self._fleet.instance(uuid)
-        self.edits += 1
+        self._edit(uuid)
         async with self._instance_locks.of(uuid):
             instance = self._fleet.instances.get(uuid)
             if instance is None or on not in (None, instance.hostname):
