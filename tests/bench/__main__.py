@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from bench import agent, applications, host_parts, status
+from bench import agent, applications, host_parts, links, status
 from bench.chart import chart
 from bench.comparison import C_FLOOR, HOST, PACKED, SHAPES
 from bench.faults import FAILED, FARM_DIED, MISSED, BenchFailed
@@ -41,6 +41,7 @@ PARTS: Final[Mapping[str, Measuring]] = {
     "queries": agent.queries,
     "applications": applications.applications,
     "status": status.status,
+    "links": links.links,
 }
 
 #: What `make bench` and `make bench-scale` run.
@@ -54,7 +55,7 @@ BENCH: Final = (
     "queries",
     "applications",
 )
-SCALE: Final = ("comparison", "crowd")
+SCALE: Final = ("comparison", "crowd", "links")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--applications", type=int, default=200, metavar="N", help="of one guest (default 200)")
     add("--instances", type=int, default=2000, metavar="N", help="of the part status")
     add("--runs", type=int, default=20, metavar="N", help="of the part status")
+    add("--links", type=int, default=300, metavar="N", help="hosts of an agent (default 300)")
+    add("--most-links", type=int, default=1000, metavar="N", help="the same, to lose none")
+    add("--of-each", type=int, default=100, metavar="N", help="instances of those hosts")
     add("--json", type=Path, metavar="FILE", help="every sample")
     add("--svg", type=Path, metavar="FILE", help="diagrams of the comparison")
     return parser

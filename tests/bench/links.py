@@ -1,12 +1,9 @@
 """Measures an agent with many hosts: real processes, but for its VIM and the hosts at its links.
 
-    PYTHONPATH=tests python -m bench.links --hosts 300 --instances 100 --json links.json
-    PYTHONPATH=tests python -m bench.links --hosts 1000 --unknown
-
 The hosts are scripted, in two processes. *Told* is from the first connection until the agent has
-handled the last snapshot; *told again* the same after all links were cut at once. With
-``--unknown`` the VIM knows none of the instances; else it lists all, and is told their states.
-One more link without instances asks for a pong every 50 ms meanwhile.
+handled the last snapshot; *told again* the same after all links were cut at once. The VIM lists all
+instances and is told their states, or knows none. One more link without instances asks for a pong
+every 50 ms meanwhile.
 """
 
 from __future__ import annotations
@@ -18,16 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
 from bench.link_hosts import host_name, host_uuid, instance_uuid
-from bench.sample import allow_descriptors, quantiles_ms
+from bench.measure import Measure
+from bench.part import Part
+from bench.progress import progress
+from bench.sample import quantiles_ms
 from hbtrio.lab.agent import LabAgent
 from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.lab.launcher import Launcher
@@ -43,13 +44,34 @@ _PROCESSES: Final = 2
 _STEP_S: Final = 180.0
 
 #: Seconds between two audits: as configured by default.
-_AUDIT_S: Final = 300
+_AUDIT_S: Final = 10
+
+#: The idle part, and what comes before it: holds on alarms end 10 s after a cut.
+_IDLE_S: Final = 30.0
+_SETTLE_S: Final = 12.0
+
+#: Changes of states that are timed.
+_CHANGES: Final = 200
+
+#: What the project aims for.
+AIM_IDLE: Final = 3.0
+AIM_TOLD_S: Final = 2.0
+AIM_AGAIN_S: Final = 3.0
 
 #: Seconds between two questions of the bystander, and between two of what the agent says of itself.
 _ASK_S: Final = 0.05
 _LOOK_S: Final = 0.25
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@attrs.frozen
+class Load:
+    """What the agent bears: ``unknown``: its VIM knows none of the instances."""
+
+    hosts: int
+    instances: int
+    unknown: bool = False
 
 
 class _HostProcess:
@@ -146,22 +168,22 @@ class _Measured:
         vim: FakeVim,
         hosts: list[_HostProcess],
         bystander: _Bystander,
-        options: argparse.Namespace,
+        load: Load,
     ) -> None:
         self._agent = agent
         self._told = _Told(vim)
         self._hosts = hosts
         self._bystander = bystander
-        self._options = options
+        self._load = load
         assert agent.daemon is not None
         self._pid = agent.daemon.pid
 
     async def measure(self) -> dict[str, Any]:
         """Takes all measurements, one after the other."""
         found: dict[str, Any] = {
-            "hosts": self._options.hosts,
-            "instances of each": self._options.instances,
-            "known to the VIM": not self._options.unknown,
+            "hosts": self._load.hosts,
+            "instances of each": self._load.instances,
+            "known to the VIM": not self._load.unknown,
             "load": round(os.getloadavg()[0], 1),
             "RSS before, MiB": round(_resident_mib(self._pid)),
         }
@@ -171,7 +193,7 @@ class _Measured:
             await trio.sleep(1.0)
         found |= await self._tell("told once more")
         found |= await self._idle()
-        if not self._options.unknown:
+        if not self._load.unknown:
             found["a change until the VIM has it, ms"] = await self._changes()
         ends = await self._all("lost")
         found["links that the agent ended"] = sum(one["lost"] for one in ends)
@@ -201,11 +223,11 @@ class _Measured:
             f"{name} after, s": round(told_s, 2),
             f"{name}, CPU s": round(used_s, 2),
             f"{name}, us an instance": round(
-                used_s / (self._options.hosts * max(1, self._options.instances)) * 1e6
+                used_s / (self._load.hosts * max(1, self._load.instances)) * 1e6
             ),
             f"{name}, pong p50, p99, max, ms": late_ms,
         }
-        if not self._options.unknown:
+        if not self._load.unknown:
             await self._until_quiet()
             found[f"{name}: the VIM has all states after, s"] = round(time.monotonic() - began, 1)
             found[f"{name}: until then, CPU s"] = round(_cpu_s(self._pid) - before_s, 2)
@@ -215,7 +237,7 @@ class _Measured:
 
     async def _until_quiet(self) -> None:
         """Waits until the VIM has been told of all instances once, and nothing waits."""
-        wanted = self._options.hosts * self._options.instances
+        wanted = self._load.hosts * self._load.instances
         with trio.fail_after(_STEP_S * 5):
             async with self._agent.client() as client:
                 while True:
@@ -227,16 +249,16 @@ class _Measured:
                         return
 
     async def _idle(self) -> dict[str, Any]:
-        await trio.sleep(self._options.settle)
+        await trio.sleep(_SETTLE_S)
         began, before_s = time.monotonic(), _cpu_s(self._pid)
-        await trio.sleep(self._options.seconds)
+        await trio.sleep(_IDLE_S)
         used = (_cpu_s(self._pid) - before_s) / (time.monotonic() - began)
         return {"idle, % of a core": round(100 * used, 1)}
 
     async def _changes(self) -> list[float]:
         late_s = []
-        near = self._options.hosts // _PROCESSES
-        for index in range(self._options.changes):
+        near = self._load.hosts // _PROCESSES
+        for index in range(_CHANGES):
             self._told.clear()
             host, seconds = index % near, 200 + index // near
             sent = await self._hosts[0].do("change", host, seconds)
@@ -282,49 +304,61 @@ def _know(vim: FakeVim, hosts: int, instances: int) -> None:
         ]
 
 
-async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+async def measure(load: Load) -> dict[str, Any]:
+    """Measures an agent under this load."""
     with tempfile.TemporaryDirectory(prefix="hbl.") as name:
         async with (
             fake_vim() as vim,
             open_reaper_link() as reaper,
             trio.open_nursery() as nursery,
         ):
-            if not options.unknown:
-                _know(vim, options.hosts, options.instances)
+            if not load.unknown:
+                _know(vim, load.hosts, load.instances)
             with LabAgent(Path(name), Launcher(nursery, reaper), _AUDIT_S) as agent:
                 try:
                     await agent.start(vim.url)
                     path = agent.link.removeprefix("unix:")
                     bystander = _Bystander(path)
-                    async with _host_processes(path, options.hosts, options.instances) as hosts:
+                    async with _host_processes(path, load.hosts, load.instances) as hosts:
                         nursery.start_soon(bystander.run)
                         await trio.sleep(1.0)
-                        measured = _Measured(agent, vim, hosts, bystander, options)
-                        return await measured.measure()
+                        return await _Measured(agent, vim, hosts, bystander, load).measure()
                 finally:
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
                         await agent.stop()
 
 
-def main() -> int:
-    """Runs it."""
-    parser = argparse.ArgumentParser(prog="bench.links", description="Measures an agent's links.")
-    parser.add_argument("--hosts", type=int, default=300, metavar="N")
-    parser.add_argument("--instances", type=int, default=100, metavar="N", help="of each host")
-    parser.add_argument("--unknown", action="store_true", help="the VIM knows no instances")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the idle part (20)")
-    parser.add_argument("--settle", type=float, default=5.0, help="seconds before it (5)")
-    parser.add_argument("--changes", type=int, default=200, metavar="N", help="of states (200)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
-    options = parser.parse_args()
-    allow_descriptors()
-    found = trio.run(_measure, options)
-    print(json.dumps(found, indent=1))
-    if options.json is not None:
-        options.json.write_text(json.dumps(found))
-    return 0
+def measures(found: Sequence[dict[str, Any]]) -> list[Measure]:
+    """The lines of the summary: the first load has the goals, the others are to lose no link."""
+    first, *others = found
+    name = f"agent, {first['hosts']} links x {first['instances of each']} VMs"
+    return [
+        Measure.at_most(f"{name}: idle", first["idle, % of a core"], AIM_IDLE, "% of a core"),
+        Measure.at_most(f"{name}: told, fresh", first["told after, s"], AIM_TOLD_S, "s"),
+        Measure.at_most(f"{name}: after a cut", first["told again after, s"], AIM_AGAIN_S, "s"),
+        *(
+            Measure.at_most(
+                f"agent, {one['hosts']} links: ended by it",
+                one["links that the agent ended"],
+                0,
+                digits=0,
+            )
+            for one in (first, *others)
+        ),
+    ]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+async def links(options: argparse.Namespace) -> Part:
+    """An agent whose VIM knows all instances, and one with as many hosts as may be."""
+    found = []
+    for load in (
+        Load(options.links, options.of_each),
+        Load(options.most_links, options.of_each, unknown=True),
+    ):
+        progress(f"links: {load.hosts} x {load.instances}")
+        found.append(await measure(load))
+    text = "\n\n".join(
+        "\n".join(f"{name}: {value}" for name, value in one.items()) for one in found
+    )
+    return Part("links", text, measures(found), found)
