@@ -154,8 +154,9 @@ soak-sim: ## simulated fleets in which everything goes wrong, resumable; SEEDS=N
 soak-sim: $(VENV)/.installed-test
 	$(BIN)/hbtrio simulate --seeds $(SEEDS) --report build/simulation
 
-# Each of the patches in tests/simulate/breaks, until a seed finds what it breaks; goes on where it was.
-# BREAKS=NAME for one.
+# Each of the patches in tests/simulate/breaks with the seed that it names, and with others if that
+# one no longer finds what it breaks. What was measured is written into the patches and into
+# docs/reliability.md. BREAKS=NAME for one; BREAKS=--anew looks for the first seed of each.
 BREAKS ?=
 breaks: ## corrected faults put back one at a time: which simulated seed finds each; BREAKS=NAME
 breaks: $(VENV)/.installed-test

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 
 from hbtrio.simulate.invariants.every import INVARIANTS
 from hbtrio.simulate.run import run_schedule
 from hbtrio.simulate.schedule import Schedule
-from support.breaks import MOST_SEEDS, ROOT, Break, breaks, violated
+from support.breaks import MOST_SEEDS, PAGE, ROOT, TABLE, Break, breaks, violated, with_table
 
 BREAKS = breaks()
 BY_NAME = {each.name: each for each in BREAKS}
@@ -42,11 +43,25 @@ def test_a_patch_applies(each: Break, copy: Path) -> None:
 
 
 def test_the_documentation_has_each_of_them_with_what_finds_it() -> None:
-    page = (ROOT / "docs/reliability.md").read_text()
-    _, _, table = page.partition("| break | invariant | found by seed |\n| --- | --- | --- |\n")
-    rows, _, _ = table.partition("\n\n")
-    assert sorted(rows.splitlines()) == sorted(each.row for each in BREAKS)
+    page = PAGE.read_text()
+    assert page == with_table(page, [each.row for each in BREAKS])
     assert all(1 <= each.seed <= MOST_SEEDS for each in BREAKS)
+
+
+def test_what_was_measured_is_written_down(tmp_path: Path) -> None:
+    """Into the patch, of which nothing else changes, and into the table in place of its rows."""
+    each = BREAKS[0]
+    copy = attrs.evolve(each, path=tmp_path / each.path.name)
+    text = each.path.read_text()
+    copy.path.write_text(text)
+    copy.note(each.seed + 1)
+    assert copy.path.read_text() == text.replace(
+        f"\nSeed: {each.seed}\n", f"\nSeed: {each.seed + 1}\n"
+    )
+    page = f"before\n\n{TABLE}| old |\n| older |\n\nafter\n"
+    assert with_table(page, ["| new |"]) == f"before\n\n{TABLE}| new |\n\nafter\n"
+    with pytest.raises(ValueError, match="no table"):
+        with_table("nothing", [])
 
 
 @pytest.mark.parametrize("name", SAMPLE)

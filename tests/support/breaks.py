@@ -1,22 +1,25 @@
 """Faults that were corrected, put back one at a time: does the simulator find them?
 
 Each patch in ``tests/simulate/breaks`` is one fault; its first lines say what it is, which
-invariant it violates, and a seed that shows it. Run as a program, this looks for the first seed
-that does::
+invariant it violates, and a seed that shows it. Run as a program, this tries these seeds, looks for
+the first one that does in place of each that no longer shows it, and writes what it has measured
+into the patches and the table of docs/reliability.md::
 
-    python -m support.breaks [--seeds A-B] [BREAK...]
+    python -m support.breaks [--anew] [--seeds A-B] [BREAK...]
 
-It goes on where it was, and prints the table of docs/reliability.md.
+A search that was ended goes on where it was, as long as the sources are the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
@@ -25,6 +28,10 @@ import msgspec
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests/simulate/breaks"
 BUILD = ROOT / "build/breaks"
+PAGE = ROOT / "docs/reliability.md"
+
+#: How the table of the page begins.
+TABLE = "| break | invariant | found by seed |\n| --- | --- | --- |\n"
 
 #: How many seeds may be needed, at most.
 MOST_SEEDS = 500
@@ -70,6 +77,12 @@ class Break:
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
         self.apply(directory)
         return source
+
+    def note(self, seed: int) -> None:
+        """Writes a seed that shows it into the patch."""
+        head, mark, patch = self.path.read_text().partition("\n--- ")
+        head = head.replace(f"\nSeed: {self.seed}\n", f"\nSeed: {seed}\n")
+        self.path.write_text(f"{head}{mark}{patch}")
 
     def apply(self, directory: Path, *options: str) -> None:
         """Applies the patch to the sources below a directory, or tries whether it does."""
@@ -123,26 +136,79 @@ def violated(source: Path, seeds: str, report: Path) -> dict[int, set[str]]:
     }
 
 
+def measured(each: Break, seeds: str, *, anew: bool) -> int | None:
+    """Returns the break's own seed if it shows it still, or else the first of ``seeds`` that does.
+
+    Args:
+        each: the break.
+        seeds: which are tried, as ``A-B``.
+        anew: whether the first of them is looked for in any case.
+
+    Returns:
+        The seed; None if none of them shows it.
+    """
+    directory = BUILD / each.name
+    source = each.put_back(directory)
+    try:
+        if not anew and _shown(each, source, f"{each.seed}-{each.seed}", directory) is not None:
+            return each.seed
+        return _shown(each, source, seeds, directory)
+    finally:
+        shutil.rmtree(source)
+
+
+def _shown(each: Break, source: Path, seeds: str, directory: Path) -> int | None:
+    """Returns the first of some seeds that violates the break's invariant, and maybe others."""
+    first, last = map(int, seeds.split("-"))
+    sources = _digest(source)
+    while first <= last:
+        report = directory / f"{sources}-{first}-{last}"
+        found = violated(source, f"{first}-{last}", report)
+        shown = [seed for seed, names in found.items() if each.invariant in names]
+        if shown:
+            return min(shown)
+        if not found:
+            return None
+        first = max(found) + 1
+    return None
+
+
+def _digest(source: Path) -> str:
+    """Returns a name for the sources: results of others say nothing of them."""
+    digest = hashlib.sha256()
+    for path in sorted(source.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def with_table(page: str, rows: Iterable[str]) -> str:
+    """Returns the page with these rows in its table of breaks."""
+    before, head, rest = page.partition(TABLE)
+    if not head:
+        raise ValueError(f"{PAGE}: it has no table of breaks")
+    _, end, after = rest.partition("\n\n")
+    return f"{before}{head}{chr(10).join(rows)}{end}{after}"
+
+
 def main() -> int:
-    """Looks for each break's first seed; returns 1 if one is not found as its patch says."""
+    """Measures each break's seed, and writes it down; returns 1 if one was not found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", default=f"1-{MOST_SEEDS}", metavar="A-B")
+    parser.add_argument("--anew", action="store_true", help="look for the first seed of each")
     parser.add_argument("names", nargs="*", metavar="BREAK")
     options = parser.parse_args()
     missed = 0
     for each in breaks():
         if options.names and each.name not in options.names:
             continue
-        directory = BUILD / each.name
-        source = each.put_back(directory)
-        found = violated(source, options.seeds, directory / "report")
-        shutil.rmtree(source)
-        seeds = [seed for seed, names in found.items() if each.invariant in names]
-        others = sorted(set().union(*found.values()) - {each.invariant})
-        missed += not seeds
-        words = f"seed {seeds[0]}" if seeds else "NOT FOUND"
-        beside = f", and {', '.join(others)}" if others else ""
-        print(f"{each.name}: {each.invariant}: {words}{beside}", flush=True)
+        seed = measured(each, options.seeds, anew=options.anew)
+        missed += seed is None
+        words = "NOT FOUND" if seed is None else f"seed {seed}"
+        before = "" if seed in (each.seed, None) else f", before {each.seed}"
+        print(f"{each.name}: {each.invariant}: {words}{before}", flush=True)
+        if seed is not None:
+            each.note(seed)
+            PAGE.write_text(with_table(PAGE.read_text(), [one.row for one in breaks()]))
     return 1 if missed else 0
 
 
