@@ -117,6 +117,9 @@ _RESTARTED_AFTER_A_CRASH: Final = (_RUNNING, 9)
 #: The words of a domain that runs since its start, which was no restore.
 BOOTED: Final = "running: booted"
 
+#: The words of a domain that was moved to another host and is still defined here.
+MIGRATED: Final = "shut off: migrated"
+
 
 @attrs.frozen
 class DomainState:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
+from hbtrio.fsm.domain import BOOTED, MIGRATED, DomainChange, Standing
 from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.fsm.heartbeat.effects import (
     Absent,
@@ -383,6 +383,22 @@ def test_an_end_while_a_restart_is_paused_goes_on_as_a_restart() -> None:
     bench.skip(change(bench, C.PAUSED))
     assert change(bench.at(10.0), C.STOPPED) == (OpenRestart(121.0),)
     assert bench.beat.state is S.RESTARTING
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_one_that_was_moved_while_it_restarts_is_not_expected_here(is_paused: bool) -> None:
+    bench = restarting()
+    if is_paused:
+        bench.skip(change(bench, C.PAUSED, "paused: migrating"))
+    bench.at(10.0)
+    assert change(bench, C.STOPPED, MIGRATED) == (Stopped(MIGRATED),)
+    assert bench.beat.state is S.STOPPED
+    assert not bench.beat.is_expected_back
+    assert not bench.beat.expects_socket
+    assert not {type(effect) for _, effect in bench.run(400.0)} & {Lost, RestartExpired}
+    # It may come back, as any other that has stopped.
+    bench.skip(change(bench, C.STARTED))
+    assert bench.beat.state is S.WAITING
 
 
 def test_a_reset_that_nobody_announced_does_not_outlast_the_vm() -> None:

@@ -1,4 +1,4 @@
-"""A stop is done when the VM is down, a pause or suspend when it stands still."""
+"""A stop is done when the VM is down, a pause when it stands still, a reboot when it has moved."""
 
 from __future__ import annotations
 
@@ -131,6 +131,24 @@ async def test_one_that_runs_on_is_told_and_watched_again(row: Row) -> None:
         guest.answers_after_s = None
         await world.sleep(10)
         assert world.reports()[-1][1] == "loss"
+
+
+@pytest.mark.parametrize("name", [ActionName.REBOOT, ActionName.RESIZE])
+async def test_a_restart_of_a_vm_that_was_moved_is_over(name: ActionName) -> None:
+    """It ends as soon as libvirt says so, and not with RESTART; its RESTART is no loss either."""
+    async with with_libvirt() as world:
+        guest, domain = await machine(world)
+        guest.answers_after_s, guest.sends_init = None, False
+        acted = await world.act(guest, name, "cmd", force=True)
+        await world.at(20)
+        assert not acted.ended
+        await world.libvirt.become(domain, 5, 4, "Stopped Migrated")
+        guest.vanish()
+        await world.sleep(1)
+        assert acted.lines[-1] == end("done", "it was migrated to another host")
+        assert 20 < acted.times[-1] <= 20.6
+        await world.sleep(300)
+        assert not {one[1] for one in world.reports()} & {"loss", "restart-expired"}
 
 
 async def test_a_host_without_descriptors_does_not_take_a_vm_for_stopped() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
+from hbtrio.fsm.domain import BOOTED, MIGRATED, DomainChange, Standing
 from hbtrio.fsm.heartbeat.effects import Effect, Note, Paused, Stopped
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
@@ -207,12 +207,16 @@ class DomainChanges:
         return (situation.open_window(window, now),)
 
     def _ended(self, words: str, now: float, *, is_over: bool) -> tuple[Effect, ...]:
-        """Handles an end on request; until it is over, libvirt does not say by whose."""
+        """Handles an end on request; until it is over, libvirt does not say by whose.
+
+        One that restarts is expected to start again, unless it was moved to another host: then it
+        is not, here.
+        """
         situation = self._situation
-        if self._restart_is_announced:
+        if self._restart_is_announced and words != MIGRATED:
             if situation.state is HeartbeatState.PAUSED:
                 return self._restart_goes_on(now)
-            return NOTHING  # it is expected to start
+            return NOTHING
         if situation.state is HeartbeatState.STOPPED:
             situation.reason = words
             if not (is_over and situation.awaits_end):

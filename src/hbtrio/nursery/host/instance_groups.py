@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from hbtrio.config.groups import GroupSettings, names_needed
-from hbtrio.fsm.domain import Standing
+from hbtrio.fsm.domain import MIGRATED, Standing
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.agent_places import AgentPlaces
@@ -27,9 +27,6 @@ from hbtrio.policy.group_rule import Group
 from hbtrio.policy.groups import CORRECTING, TAKING_DOWN, Groups
 from hbtrio.store.host_records import MemberRecord, Recollection
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
-
-#: libvirt's words for a domain that was moved to another host and is still defined here.
-_MIGRATED: Final = "shut off: migrated"
 
 #: Whose places an instance may have, beside those of actions and votes.
 _ORCHESTRATOR: Final = "orchestrator"
@@ -241,7 +238,7 @@ class HostGroups:
 
     def _left_if_gone(self, uuid: str) -> None:
         domain = self._domains.of(uuid)
-        if domain is not None and (not domain.listed or domain.state.words == _MIGRATED):
+        if domain is not None and (not domain.listed or domain.state.words == MIGRATED):
             self.dismiss(uuid)
 
     def _state_of(self, uuid: str) -> str:

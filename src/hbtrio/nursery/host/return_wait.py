@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.ballot import BallotState
+from hbtrio.fsm.domain import MIGRATED
 from hbtrio.nursery.host.channel import Channel
 
 
@@ -42,6 +43,8 @@ async def until_back(channel: Channel, progress: Callable[..., None]) -> ReturnE
     back = channel.heartbeating
     never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
     reason = channel.heartbeat.reason
+    if reason == MIGRATED:
+        reason = "it was migrated to another host"
     if never_down:
         reason = "it never went down: it still answered when RESTART expired"
     progress(step="restart", result="back" if back else "expired", reason=reason)
