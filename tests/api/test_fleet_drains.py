@@ -361,3 +361,30 @@ async def test_a_restart_of_the_agent_goes_on_and_repeats_nothing(tmp_path: Path
         started = [one.argv[1] for one in world.host.processes.started[before:]]
         assert started == [guests[2].uuid]
         assert world.host.host.supervisor.crashes == 0
+
+
+async def test_two_drains_may_follow_an_action_on_one_instance(tmp_path: Path) -> None:
+    """The one still asks what became of its action; meanwhile the instance has moved."""
+    async with drained_fleet(tmp_path) as (world, _):
+        agent = world.agent
+        run = agent.drains.start(plan(hosts=("compute-0",)), "uid 0")
+        assert await over(run) == "drained"
+        await world.host.sleep(1)
+        (stored,) = await agent.store.drains()
+        for id_ in (stored.record.id, f"{stored.record.id}0"):
+            place = stored.places[0]
+            item = DrainItem(place.item.uuid, DrainState.ASKED, ask_at=0.0)
+            record = attrs.evolve(stored.record, id=id_, ended_at=None)
+            begun = attrs.evolve(place, drain=id_, item=item)
+            await agent.store.keep_drains([record], stored.places[1:])
+            await agent.store.keep_drains([record], (begun,))
+        async with trio.open_nursery() as nursery:
+            drains = drains_of(agent, nursery, agent.groups)
+            await drains.load()
+            both = [one for one in drains.runs.last if not one.is_over]
+            assert len(both) == 2
+            for one in both:
+                await over(one)
+                assert states(one)[0] == "failed"
+            await world.host.sleep(1)
+            nursery.cancel_scope.cancel()

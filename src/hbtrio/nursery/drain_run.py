@@ -241,7 +241,7 @@ class DrainRun:
 
     def _call_off(self) -> None:
         for uuid in self.machine.call_off:
-            self._site.call_off(uuid, self.record.reason)
+            self._site.call_off(self.record.id, uuid, self.record.reason)
 
     def _changed(self, uuid: str, answer: str | None = None) -> None:
         before, item = self.places[uuid], self.machine.items[uuid]

@@ -43,8 +43,8 @@ class DrainSite(Protocol):
             Blocked, Skipped, Gone: nothing was begun.
         """
 
-    def call_off(self, uuid: str, reason: str) -> None:
-        """Ends the action on an instance if its command has not begun."""
+    def call_off(self, drain: str, uuid: str, reason: str) -> None:
+        """Ends a drain's action on an instance if its command has not begun."""
 
     async def put(self, drain: StoredDrain) -> None:
         """Stores a drain that begins."""

@@ -53,29 +53,30 @@ class DrainedActions:
         self._fleet = fleet
         self._actions = actions
         self._kept = kept
-        #: Those in progress, by their instances.
-        self._begun: dict[str, FleetAction] = {}
+        #: Those in progress, by drain and instance: one drain may still ask what became of its
+        #: action when another one acts on the instance, which has moved.
+        self._begun: dict[tuple[str, str], FleetAction] = {}
 
     def begins(self, run: DrainRun, action: FleetAction) -> None:
         """Follows an action of a drain from now on."""
-        self._begun[action.uuid] = action
+        self._begun[run.record.id, action.uuid] = action
         self._nursery.start_soon(self._follow, run, action)
         if run.machine.phase is not DrainPhase.RUNNING:
-            self.call_off(action.uuid, run.record.reason)
+            self.call_off(run.record.id, action.uuid, run.record.reason)
 
-    def call_off(self, uuid: str, reason: str) -> None:
-        """Has the host end the action on an instance if its command has not begun.
+    def call_off(self, drain: str, uuid: str, reason: str) -> None:
+        """Has the host end a drain's action on an instance if its command has not begun.
 
         One that is being begun is called off once the host has begun it.
         """
-        if (action := self._begun.get(uuid)) is not None:
+        if (action := self._begun.get((drain, uuid))) is not None:
             self._actions.call_off(action, reason[:MAX_REASON])
 
     async def _follow(self, run: DrainRun, action: FleetAction) -> None:
         try:
             last = await self._last_line(run, action)
         finally:
-            del self._begun[action.uuid]
+            del self._begun[run.record.id, action.uuid]
         # Without a checkpoint between: both are in one transaction.
         _ended(run, action, last)
         if action.outcome is not None:
@@ -92,7 +93,8 @@ class DrainedActions:
                     continue
                 before, session = session, self._fleet.sessions.get(action.hostname)
                 if session is not before and run.machine.phase is not DrainPhase.RUNNING:
-                    self.call_off(uuid, run.record.reason)  # what the last session may have lost
+                    # What the last session may have lost.
+                    self.call_off(run.record.id, uuid, run.record.reason)
                 if line.step in ("end", "lost"):
                     last = line
                 elif line.step == "notice" and not is_performed:

@@ -255,9 +255,9 @@ class FleetDrains:
         self.attempts.began(run.record.id, action.uuid, action.lines.watch)
         self._begun.begins(run, action)
 
-    def call_off(self, uuid: str, reason: str) -> None:
+    def call_off(self, drain: str, uuid: str, reason: str) -> None:
         """Has the host end an action before its command; see :meth:`DrainedActions.call_off`."""
-        self._begun.call_off(uuid, reason)
+        self._begun.call_off(drain, uuid, reason)
 
     async def put(self, drain: StoredDrain) -> None:
         """Stores a drain that begins; while the store fails, later."""

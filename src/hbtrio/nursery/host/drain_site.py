@@ -218,9 +218,10 @@ class HostDrains:
             raise Skipped(why)
         raise Gone(why)
 
-    def call_off(self, uuid: str, reason: str) -> None:
-        """Ends the action on an instance if its command has not begun."""
-        if (action := self._host.actions.get(uuid)) is not None and action.record.drain:
+    def call_off(self, drain: str, uuid: str, reason: str) -> None:
+        """Ends a drain's action on an instance if its command has not begun."""
+        action = self._host.actions.get(uuid)
+        if action is not None and action.record.drain == drain:
             action.call_off(reason)
 
     async def put(self, drain: StoredDrain) -> None:
