@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -286,7 +287,8 @@ async def test_a_guest_that_is_new_to_its_host_is_waited_for_within_a_bound(
     tmp_path: Path, store: MemoryStore
 ) -> None:
     async with drained_fleet(tmp_path, store) as (world, guests):
-        ready, session = world.agent.drains.ready, world.agent.fleet.sessions["compute-0"]
+        ready = partial(world.agent.drains.ready, "d1")
+        session = world.agent.fleet.sessions["compute-0"]
 
         async def taken_s() -> float:
             since = trio.current_time()

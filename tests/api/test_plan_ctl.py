@@ -10,9 +10,10 @@ import pytest
 from trio.testing import MockClock
 
 from hbtrio.errors import ExitStatus
+from hbtrio.wire.vocabulary import ActionName
 from support.control_socket import Served, call, served
 from support.ctl_cases import fault_of
-from support.drain_cases import drained_host, heard, rejects
+from support.drain_cases import drained_host, heard, plan, rejects
 from support.host_world import HostWorld, ScriptedGuest
 from support.memory_store import MemoryStore, memory_store
 
@@ -68,6 +69,27 @@ async def test_planned_shown_listed_and_done(world: World) -> None:
     await host.sleep(600)
     assert heard(guests[0])[-1] == "notice live_migrate_end"
     assert "planned" not in (await call(api.path, "status")).text
+
+
+async def test_beside_an_action_of_a_drain_a_plan_is_blocked_and_given_up_in_time(
+    world: World,
+) -> None:
+    """It waited for the end of that action, and was then carried out minutes after its time."""
+    host, guests, api = world
+    guests[1].reply = rejects()
+    host.host.drains.start(plan(action=ActionName.STOP), "uid 0")
+    await host.sleep(10)
+    planned = "--before", "2025-01-01T00:01:00Z"
+    assert (await call(api.path, "act", "vm-1", "live-migrate", *planned)).status == 0
+    await host.sleep(10)
+    (line,) = [
+        one for one in (await call(api.path, "status", columns=200)).lines if "planned" in one
+    ]
+    assert "blocked: stop is in progress" in line
+    await host.sleep(50)
+    assert "planned" not in (await call(api.path, "status")).text
+    await host.sleep(400)
+    assert "vote live_migrate_begin" not in heard(guests[0])
 
 
 async def test_metrics_count_plans_that_wait_and_how_they_end(world: World) -> None:

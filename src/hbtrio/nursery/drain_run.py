@@ -317,7 +317,7 @@ class DrainRun:
     async def _take(self, turn: Turn, before: trio.Event, begun: trio.Event) -> None:
         """Begins an action, after that of the turn before: of a group the first one goes first."""
         uuid = turn.uuid
-        await self._site.ready(uuid)
+        await self._site.ready(self.record.id, uuid)
         await before.wait()
         try:
             if self.machine.phase is DrainPhase.RUNNING:

@@ -33,7 +33,7 @@ class DrainSite(Protocol):
     async def ask(self, record: DrainRecord, uuid: str) -> str:
         """Asks a guest, for information alone, and returns its answer in words."""
 
-    async def ready(self, uuid: str) -> None:
+    async def ready(self, drain: str, uuid: str) -> None:
         """Waits until it is known how an instance is, within a bound."""
 
     async def begin(self, record: DrainRecord, turn: Turn) -> None:

@@ -208,8 +208,9 @@ class FleetDrains:
         told = result.result is not VoteResult.ACCEPT and result.reason
         return f"{result.result}: {result.reason}" if told else str(result.result)
 
-    async def ready(self, uuid: str) -> None:
+    async def ready(self, drain: str, uuid: str) -> None:
         """Waits until its host tells how an instance is; see :class:`DrainedInstances`."""
+        del drain
         await self._instances.until_settled(uuid)
 
     async def begin(self, record: DrainRecord, turn: Turn) -> None:

@@ -153,14 +153,15 @@ class HostDrains:
         result, reason = vote.outcome.result, vote.outcome.reason
         return f"{result}: {reason}" if reason and result is not VoteResult.ACCEPT else str(result)
 
-    async def ready(self, uuid: str) -> None:
+    async def ready(self, drain: str, uuid: str) -> None:
         """Waits until a guest whose channel was just found has answered, 10 s at most.
 
         Before that it would not be asked: after a restart of the host all are new to it. The
-        outcome of the drain's last action on it may still be on its way to the disk.
+        outcome of the drain's last action on it may still be on its way to the disk. Another's
+        action is not waited for: it may last for minutes, and the turn's time would pass.
         """
         last = self._host.actions.get(uuid)
-        if last is not None and last.record.drain:
+        if last is not None and last.record.drain == drain:
             async for _ in last.progress():
                 pass
         await self.sightings.until_settled(uuid, answers=True)
