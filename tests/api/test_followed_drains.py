@@ -71,6 +71,7 @@ async def next_agent(
     The drain itself was of no instance that is there: what its host knows, the test decides.
     """
     agent = world.agent
+    await agent.drains.kept.write()  # the drain's end, which it would write over what follows
     (stored,) = await agent.store.drains()
     places = [
         attrs.evolve(one, item=DrainItem(one.item.uuid, state, reason)) for one in stored.places
