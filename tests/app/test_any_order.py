@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import attrs
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,7 +118,7 @@ async def test_each_is_answered_when_it_is_due_and_once(steps: list[Step]) -> No
                 else:
                     asked.append(step)
                     question = guest.question(step.event, vote=step.vote)
-                    await guest.say(attrs.evolve(question, invocation_id=number))
+                    await guest.say(msgspec.structs.replace(question, invocation_id=number))
                 await anyio.sleep(step.then_s)
             await anyio.sleep(10)
             tasks.cancel_scope.cancel()

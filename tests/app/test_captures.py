@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
-import attrs
+import msgspec
 import pytest
 
 from app.backends import on_both
@@ -20,7 +20,7 @@ from wire.captured import APP_TO_GUEST, api_capture
 def plain(message: AppMessage) -> AppMessage:
     """Without the words that the recorded applications put into answers other than reject."""
     if isinstance(message, AppActionResponse) and message.vote_result is not VoteResult.REJECT:
-        return attrs.evolve(message, log_msg="")
+        return msgspec.structs.replace(message, log_msg="")
     return message
 
 

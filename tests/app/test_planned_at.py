@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 
 from app.backends import on_both, on_both_in_real_time
@@ -18,7 +18,7 @@ PLANNED = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 async def asked(guest: Connected, planned_at: int) -> None:
     for vote in (True, False):
         question = guest.question(Event.STOP, vote=vote)
-        await guest.say(attrs.evolve(question, planned_at=planned_at))
+        await guest.say(msgspec.structs.replace(question, planned_at=planned_at))
         await guest.answered(question)
 
 

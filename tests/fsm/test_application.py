@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,7 +130,9 @@ def test_a_registration() -> None:
 )
 def test_an_interval_below_400_ms_is_refused(interval_ms: int, accepted: bool) -> None:
     application = connected()
-    effects = application.received(attrs.evolve(INIT, heartbeat_interval_ms=interval_ms), 10.0)
+    effects = application.received(
+        msgspec.structs.replace(INIT, heartbeat_interval_ms=interval_ms), 10.0
+    )
     assert effects[0] == SendToApplication(AppInitAck(accepted))
     assert application.registered is accepted
     assert application.deadline == (10.0 + interval_ms / 1000 if accepted else math.inf)
@@ -138,12 +140,12 @@ def test_an_interval_below_400_ms_is_refused(interval_ms: int, accepted: bool) -
 
 def test_a_refused_application_may_try_again() -> None:
     application = connected()
-    refused = attrs.evolve(INIT, heartbeat_interval_ms=100)
+    refused = msgspec.structs.replace(INIT, heartbeat_interval_ms=100)
     ack = SendToApplication(AppInitAck(False))
     assert application.received(refused, 1.0) == [ack, RegistrationRefused()]
     # Once for each interval.
     assert application.received(refused, 1.1) == [ack]
-    other = attrs.evolve(INIT, heartbeat_interval_ms=200)
+    other = msgspec.structs.replace(INIT, heartbeat_interval_ms=200)
     assert application.received(other, 1.2) == [ack, RegistrationRefused()]
     assert application.received(INIT, 2.0)[0] == SendToApplication(AppInitAck(True))
     assert state_of(application) == (HEALTHY, WELL, 3.0)
@@ -153,14 +155,14 @@ def test_the_windows_are_those_it_asked_for_and_at_least_a_second() -> None:
     profile = registered().profile
     kinds = list(WindowKind)[:4]
     assert [profile.window_s(kind) for kind in kinds] == [8, 5, 6, 7]
-    nothing = attrs.evolve(
+    nothing = msgspec.structs.replace(
         INIT, vote_secs=0, shutdown_notice_secs=0, suspend_notice_secs=0, resume_notice_secs=0
     )
     assert [registered(nothing).profile.window_s(kind) for kind in kinds] == [1, 1, 1, 1]
 
 
 def test_a_name_is_fit_for_a_log_and_for_the_host() -> None:
-    application = registered(attrs.evolve(INIT, name='a "web"\n\x1b[31m\\server\ufffd'))
+    application = registered(msgspec.structs.replace(INIT, name='a "web"\n\x1b[31m\\server\ufffd'))
     assert application.profile.name == "a 'web'  [31m/server?"
 
 
@@ -169,14 +171,14 @@ def test_a_second_init_replaces_the_first() -> None:
     number = beat(application)
     application.received(sick(number), 11.1)
     application.ask(Event.STOP, VOTE)
-    again = attrs.evolve(INIT, name="new", heartbeat_interval_ms=3000)
+    again = msgspec.structs.replace(INIT, name="new", heartbeat_interval_ms=3000)
     assert application.received(again, 12.0) == [
         Withdrew(),
         SendToApplication(AppInitAck(True)),
         ApplicationStateChanged(ILL, HEALTHY, ApplicationEvent.INIT_ACCEPTED),
     ]
     assert state_of(application) == (HEALTHY, WELL, 15.0)
-    assert application.profile == attrs.evolve(PROFILE, name="new", interval_s=3.0)
+    assert application.profile == msgspec.structs.replace(PROFILE, name="new", interval_s=3.0)
     # Nothing that was asked before it is open any more.
     assert application.received(well(number), 12.1) == [NO_RECENT]
     assert application.received(response(102), 12.1) == [NO_ROUND]
@@ -188,7 +190,7 @@ def test_a_second_init_replaces_the_first() -> None:
 def test_a_second_init_of_one_who_is_well_is_news_if_the_terms_are(terms: dict[str, Any]) -> None:
     application = registered()
     assert application.received(INIT, 10.5) == [SendToApplication(AppInitAck(True))]
-    again = attrs.evolve(INIT, **terms)
+    again = msgspec.structs.replace(INIT, **terms)
     assert application.received(again, 11.0) == [
         SendToApplication(AppInitAck(True)),
         RegistrationChanged(PROFILE),
@@ -208,7 +210,7 @@ def test_a_second_init_is_challenged_whatever_was_unanswered_before_it() -> None
 
 def test_a_second_init_that_is_refused_ends_the_registration() -> None:
     application = registered()
-    refused = attrs.evolve(INIT, heartbeat_interval_ms=100)
+    refused = msgspec.structs.replace(INIT, heartbeat_interval_ms=100)
     assert application.received(refused, 10.5) == [
         SendToApplication(AppInitAck(False)),
         ApplicationStateChanged(HEALTHY, UNREGISTERED, ApplicationEvent.INIT_REFUSED),
@@ -293,7 +295,9 @@ def test_too_early_nothing_happens() -> None:
 
 def test_a_sleep_that_ends_on_the_grid_leaves_the_next_point_to_come() -> None:
     """These are numbers of which the next point of the grid comes out as now."""
-    application = registered(attrs.evolve(INIT, heartbeat_interval_ms=1825), 445387.19405)
+    application = registered(
+        msgspec.structs.replace(INIT, heartbeat_interval_ms=1825), 445387.19405
+    )
     now = 448809.06905
     application.expired(now, late=True, stalled_s=0.0)
     assert application.deadline == now + 1.825
@@ -309,7 +313,9 @@ def test_the_deadline_is_always_to_come(
     interval_ms: int, start: float, sleeps: list[tuple[float, bool]]
 ) -> None:
     """Or a task that sleeps until then would spin."""
-    application = registered(attrs.evolve(INIT, heartbeat_interval_ms=interval_ms), start)
+    application = registered(
+        msgspec.structs.replace(INIT, heartbeat_interval_ms=interval_ms), start
+    )
     now = start
     for intervals, answers in sleeps:
         now = max(now + intervals * interval_ms / 1000, application.deadline)
@@ -355,7 +361,7 @@ def test_the_two_intervals_count_from_the_last_answer() -> None:
 
 def test_the_message_names_application_and_both_intervals() -> None:
     application = registered(
-        attrs.evolve(
+        msgspec.structs.replace(
             INIT,
             name="db",
             heartbeat_interval_ms=450,
@@ -520,11 +526,16 @@ def test_while_it_is_ill_only_another_illness_is_news(
     application = registered(now=10.0)
     application.received(sick(beat(application)), 11.1)
     number = beat(application)
-    assert application.received(attrs.evolve(answer, heartbeat_response=number), 12.1) == news
+    assert (
+        application.received(msgspec.structs.replace(answer, heartbeat_response=number), 12.1)
+        == news
+    )
     assert application.state is ILL
     # Nor is it, said once more.
     number = beat(application)
-    assert application.received(attrs.evolve(answer, heartbeat_response=number), 13.1) == []
+    assert (
+        application.received(msgspec.structs.replace(answer, heartbeat_response=number), 13.1) == []
+    )
 
 
 def test_its_health_goes_into_the_merge() -> None:

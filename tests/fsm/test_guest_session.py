@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from itertools import count
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -395,7 +395,9 @@ def test_init_advertises_one_second_more_for_each_window() -> None:
 
 def test_reload_advertises_the_new_settings_and_waits_by_them() -> None:
     session = in_state(ENABLED)
-    settings = attrs.evolve(SETTINGS, name="vm2", hb_init_retry_ms=2000, hb_min_timeout_ms=9000)
+    settings = msgspec.structs.replace(
+        SETTINGS, name="vm2", hb_init_retry_ms=2000, hb_min_timeout_ms=9000
+    )
     assert session.reload(settings, 22.0) == [
         SessionStateChanged(ENABLED, ENABLING, SessionEvent.RELOAD),
         SendToHost(settings.init(102)),
@@ -408,7 +410,7 @@ def test_reload_advertises_the_new_settings_and_waits_by_them() -> None:
 @pytest.mark.parametrize("state", [INITIAL, DISABLED])
 def test_settings_reloaded_while_nothing_is_said_are_advertised_later(state: SessionState) -> None:
     session = in_state(state)
-    settings = attrs.evolve(SETTINGS, name="vm2")
+    settings = msgspec.structs.replace(SETTINGS, name="vm2")
     assert session.reload(settings, 22.0) == []
     assert SendToHost(settings.init(102 if state is INITIAL else 101)) in session.channel_up(30.0)
 

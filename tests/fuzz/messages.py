@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import attrs
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,7 +22,7 @@ from hbtrio.api.vim_bodies import (
 )
 from hbtrio.wire import app_codec, app_status, channel_codec, operator, vim, virsh, vocabulary
 from hbtrio.wire.app_messages import AppMessage
-from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Message
+from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Int32, Message
 from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
 from hbtrio.wire.link_codec import (
     MAX_LINK_LINE,
@@ -38,7 +37,7 @@ from hbtrio.wire.link_codec import (
 
 def _as_sent(message: Message) -> Message:
     """The message as its peer gets it: names and reasons are made plain and cut."""
-    return attrs.evolve(
+    return msgspec.structs.replace(
         message,
         **{
             name: channel_codec.plain_text(getattr(message, name), limit)
@@ -75,13 +74,13 @@ def channel_message(data: bytes) -> None:
     draw = Draw(data)
     cls = draw.one_of(MESSAGE_CLASSES)
     values: list[Any] = []
-    for field in attrs.fields(cls):
-        if field.type == "Int32":
+    for field in msgspec.structs.fields(cls):
+        if field.type == Int32:
             values.append(draw.number(-(2**31), 2**32 - 1))
-        elif field.type == "str":
+        elif field.type is str:
             values.append(draw.text())
         else:
-            values.append(draw.one_of(tuple(getattr(vocabulary, field.type))))
+            values.append(draw.one_of(tuple(field.type)))
     _comes_back(cls(*values), draw.number(-5, 2**40))
 
 
@@ -103,7 +102,7 @@ def lines(data: bytes) -> None:
 
 def _clipped(message: AppMessage) -> AppMessage:
     limits = {"name": app_codec.MAX_APP_NAME_BYTES, "log_msg": app_codec.MAX_APP_LOG_BYTES}
-    return attrs.evolve(
+    return msgspec.structs.replace(
         message,
         **{
             name: channel_codec.clip_utf8(getattr(message, name), limit)

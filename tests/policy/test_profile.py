@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ def test_a_usual_init_is_taken_as_it_is() -> None:
 def test_without_an_init_the_windows_are_those_of_a_guest_without_a_configuration() -> None:
     advertised = Profile.from_init(SessionSettings("").init(1), LIMITS)
     # But nothing is done to an instance that has asked for nothing.
-    assert Profile() == attrs.evolve(advertised, corrective_action=CorrectiveAction.NONE)
+    assert Profile() == msgspec.structs.replace(advertised, corrective_action=CorrectiveAction.NONE)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_without_an_init_the_windows_are_those_of_a_guest_without_a_configuratio
     ],
 )
 def test_the_interval_is_brought_into_bounds(advertised_ms: int, interval_s: float) -> None:
-    init = attrs.evolve(INIT, heartbeat_interval_ms=advertised_ms)
-    assert Profile.from_init(init, LIMITS) == attrs.evolve(
+    init = msgspec.structs.replace(INIT, heartbeat_interval_ms=advertised_ms)
+    assert Profile.from_init(init, LIMITS) == msgspec.structs.replace(
         Profile.from_init(INIT, LIMITS), interval_s=interval_s
     )
 
@@ -71,7 +71,7 @@ def test_each_window_has_its_own_bounds_and_its_own_field(field: str) -> None:
         (most + 1, most),
         (2**32 - 1, most),
     ]:
-        profile = Profile.from_init(attrs.evolve(INIT, **{field: advertised}), LIMITS)
+        profile = Profile.from_init(msgspec.structs.replace(INIT, **{field: advertised}), LIMITS)
         assert {k: profile.window_s(k) for k in WindowKind} == usual | {kind: kept}
 
 
@@ -83,7 +83,7 @@ def test_the_host_sets_the_bounds() -> None:
 
 
 def test_a_name_is_made_plain_and_short() -> None:
-    init = attrs.evolve(INIT, name='\x1b[1m"vm"\n' + "ü" * 99)
+    init = msgspec.structs.replace(INIT, name='\x1b[1m"vm"\n' + "ü" * 99)
     assert Profile.from_init(init, LIMITS).name == "[1m'vm' " + "ü" * 27
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from hbtrio.policy.voter_news import (
     INTERVAL_S,
@@ -89,7 +89,7 @@ def test_a_change_is_reported_once_and_not_too_soon() -> None:
     assert guest.names_at(21.0) == []
     assert guest.looks == 1
     # After a long silence a change goes out with the next answer.
-    guest.voters[0] = attrs.evolve(ORDERS, health=VoterHealth.HEALTHY, since=21.5)
+    guest.voters[0] = msgspec.structs.replace(ORDERS, health=VoterHealth.HEALTHY, since=21.5)
     assert guest.names_at(22.0) == ["orders", "handler"]
 
 

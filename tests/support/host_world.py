@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from hbtrio.config.host import HostConfig, LibvirtSettings
@@ -189,7 +190,7 @@ class ScriptedGuest:
 
     def send_init(self, **changes: Any) -> None:
         """Says ``init``; ``changes`` are kept."""
-        self.init = attrs.evolve(self.init, **changes)
+        self.init = msgspec.structs.replace(self.init, **changes)
         self.peer.send(self.init)
 
     def answer_challenge(self, number: int | None = None, **changes: Any) -> None:
@@ -200,7 +201,7 @@ class ScriptedGuest:
             self.action,
             self.log_msg,
         )
-        self.peer.send(attrs.evolve(response, **changes))
+        self.peer.send(msgspec.structs.replace(response, **changes))
 
     def answer_vote(self, asked: ActionNotify, reply: Reply) -> None:
         """Answers a vote or notice."""
@@ -218,7 +219,7 @@ class ScriptedGuest:
         """Asks for more time in the last vote or notice that it was sent."""
         number = sum(isinstance(message, TimeGranted) for message in self.messages) + 1
         request = MoreTime(self.asked.invocation_id, number, seconds, name)
-        self.peer.send(attrs.evolve(request, **changes))
+        self.peer.send(msgspec.structs.replace(request, **changes))
 
     def report_voters(self, *states: VoterState) -> None:
         """Reports its voters."""

@@ -6,7 +6,7 @@ import struct
 import tracemalloc
 from itertools import pairwise
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -100,7 +100,7 @@ def test_a_captured_message_is_read_as_it_was_and_printed_byte_for_byte(
 ) -> None:
     (message,) = decode(captured.data)
     assert captured.says["msg_type"] == message.TYPE
-    for field, value in attrs.asdict(message).items():
+    for field, value in msgspec.structs.asdict(message).items():
         # No deployed guest tells a planned time; there are zeros.
         said = 0 if field == "planned_at" else captured.says[NAMES.get(field, field)]
         assert value == (WORDS[field][said] if field in WORDS else said), field
@@ -181,7 +181,7 @@ def test_a_number_that_has_no_32_bits_is_a_fault_of_the_caller(number: int) -> N
 
 def test_a_fraction_is_a_fault_of_the_caller_too() -> None:
     with pytest.raises(TypeError):
-        encode(attrs.evolve(INIT, heartbeat_interval_ms=1000.5), 1)
+        encode(msgspec.structs.replace(INIT, heartbeat_interval_ms=1000.5), 1)
 
 
 # -- round trips ----------------------------------------------------------------------------------
@@ -258,8 +258,8 @@ def test_any_text_is_clipped_between_characters_and_never_spills(text: str) -> N
 
 
 def test_a_long_text_is_cut_before_the_character_that_does_not_fit() -> None:
-    assert decode(encode(attrs.evolve(INIT, name="x" * 38 + "é" + "y"), 1)) == [
-        attrs.evolve(INIT, name="x" * 38)
+    assert decode(encode(msgspec.structs.replace(INIT, name="x" * 38 + "é" + "y"), 1)) == [
+        msgspec.structs.replace(INIT, name="x" * 38)
     ]
     assert decode(encode(Final("€" * 100), 1)) == [Final("€" * 63)]
 
@@ -293,7 +293,7 @@ def test_text_is_decoded_leniently(data: bytes, text: str) -> None:
 
 def test_a_text_without_its_nul_does_not_run_into_the_next_field() -> None:
     (message,) = decode(raw(INIT, 0, b"n" * 40))
-    assert message == attrs.evolve(INIT, name="n" * 40)
+    assert message == msgspec.structs.replace(INIT, name="n" * 40)
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -307,19 +307,25 @@ def u32_at(message: AppMessage, at: int, number: int) -> AppMessage:
 @pytest.mark.parametrize("number", [13, 99, 200, 2**31, 2**32 - 1])
 def test_a_word_that_nobody_knows_is_unknown(number: int) -> None:
     unknown_action = CorrectiveAction.UNKNOWN
-    assert u32_at(INIT, 60, number) == attrs.evolve(INIT, corrective_action=unknown_action)
-    assert u32_at(RESPONSE, 8, number) == attrs.evolve(RESPONSE, corrective_action=unknown_action)
-    assert u32_at(REJECT, 4, number) == attrs.evolve(REJECT, event_type=Event.UNKNOWN)
-    assert u32_at(REJECT, 8, number) == attrs.evolve(
+    assert u32_at(INIT, 60, number) == msgspec.structs.replace(
+        INIT, corrective_action=unknown_action
+    )
+    assert u32_at(RESPONSE, 8, number) == msgspec.structs.replace(
+        RESPONSE, corrective_action=unknown_action
+    )
+    assert u32_at(REJECT, 4, number) == msgspec.structs.replace(REJECT, event_type=Event.UNKNOWN)
+    assert u32_at(REJECT, 8, number) == msgspec.structs.replace(
         REJECT, notification_type=NotificationType.UNKNOWN
     )
-    assert u32_at(REJECT, 12, number) == attrs.evolve(REJECT, vote_result=VoteResult.UNKNOWN)
+    assert u32_at(REJECT, 12, number) == msgspec.structs.replace(
+        REJECT, vote_result=VoteResult.UNKNOWN
+    )
 
 
 @pytest.mark.parametrize("word", [VoteResult.TIMEOUT, VoteResult.ERROR, VoteResult.UNKNOWN])
 def test_a_word_without_a_number_is_sent_as_unknown(word: VoteResult) -> None:
-    assert decode(encode(attrs.evolve(REJECT, vote_result=word), 1)) == [
-        attrs.evolve(REJECT, vote_result=VoteResult.UNKNOWN)
+    assert decode(encode(msgspec.structs.replace(REJECT, vote_result=word), 1)) == [
+        msgspec.structs.replace(REJECT, vote_result=VoteResult.UNKNOWN)
     ]
 
 
@@ -327,23 +333,25 @@ def test_a_word_without_a_number_is_sent_as_unknown(word: VoteResult) -> None:
     ("number", "healthy"), [(0, False), (1, True), (2, True), (2**32 - 1, True)]
 )
 def test_only_0_is_unhealthy_as_a_deployed_guest_has_it(number: int, healthy: bool) -> None:
-    assert u32_at(RESPONSE, 4, number) == attrs.evolve(RESPONSE, healthy=healthy)
+    assert u32_at(RESPONSE, 4, number) == msgspec.structs.replace(RESPONSE, healthy=healthy)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 1 << 13, 1 << 31])
 def test_a_bit_of_no_event_is_ignored(bits: int) -> None:
     stop = AppInhibit(frozenset({Event.STOP}), "a dump")
     assert u32_at(stop, 0, 1 << 1 | bits) == stop
-    assert u32_at(stop, 0, 0xFFFFFFFF) == attrs.evolve(stop, events=frozenset(EVENT_TABLE))
-    unknown = attrs.evolve(stop, events=frozenset({Event.STOP, Event.UNKNOWN}))
+    assert u32_at(stop, 0, 0xFFFFFFFF) == msgspec.structs.replace(
+        stop, events=frozenset(EVENT_TABLE)
+    )
+    unknown = msgspec.structs.replace(stop, events=frozenset({Event.STOP, Event.UNKNOWN}))
     assert decode(encode(unknown, 1)) == [stop]
 
 
 @pytest.mark.parametrize("number", [0, 1, 399, 2**31, 2**32 - 1])
 def test_an_interval_and_windows_are_handed_on_as_they_are(number: int) -> None:
-    assert u32_at(INIT, 40, number) == attrs.evolve(INIT, heartbeat_interval_ms=number)
+    assert u32_at(INIT, 40, number) == msgspec.structs.replace(INIT, heartbeat_interval_ms=number)
     for at, name in enumerate(("vote", "shutdown_notice", "suspend_notice", "resume_notice")):
-        changed = attrs.evolve(INIT, **{f"{name}_secs": number})
+        changed = msgspec.structs.replace(INIT, **{f"{name}_secs": number})
         assert u32_at(INIT, 44 + 4 * at, number) == changed
 
 
@@ -391,7 +399,11 @@ def test_a_magic_that_breaks_off_costs_no_message(cut: int) -> None:
 def test_a_magic_inside_a_body_begins_nothing() -> None:
     inner = encode(AppChallenge(66), 1)[:100].rstrip(b"\0").decode("latin-1")
     assert inner.startswith("FDFDA5A5\x02")
-    messages = [Final("FDFDA5A5\x02\x01"), attrs.evolve(INIT, name="FDFDA5A5"), Final("A5A5FDFD")]
+    messages = [
+        Final("FDFDA5A5\x02\x01"),
+        msgspec.structs.replace(INIT, name="FDFDA5A5"),
+        Final("A5A5FDFD"),
+    ]
     stream = b"".join(encode(message, 1) for message in messages)
     stream += raw(Final(""), 0, encode(AppChallenge(66), 1)[:192])
     for chunks in ([stream], [stream[at : at + 1] for at in range(len(stream))]):

@@ -6,7 +6,7 @@ import json
 from itertools import groupby
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from hbtrio.wire import channel_codec
@@ -73,7 +73,7 @@ def test_every_captured_line_says_what_the_json_in_it_says() -> None:
         members = members_of(captured)
         message = decode(captured.line)
         assert members["msg_type"] == message.TYPE
-        for field, value in attrs.asdict(message).items():
+        for field, value in msgspec.structs.asdict(message).items():
             expected = members.get(field, 0)  # extensions, which deployed hosts don't send
             if field == "log_msg":
                 expected = expected.removesuffix(" ")  # behind the last line of a script

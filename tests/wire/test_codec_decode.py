@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,7 +100,7 @@ def members_of(message: Message, **changes: Any) -> dict[str, Any]:
         "revision": 1,
         "msg_type": message.TYPE,
         "sequence": 5,
-        **attrs.asdict(message),
+        **msgspec.structs.asdict(message),
         **changes,
     }
 
@@ -128,7 +128,7 @@ def result_of(line: bytes) -> tuple[object, ...]:
 def test_there_is_a_sample_of_every_message_and_its_fields_stand_in_legacy_order() -> None:
     assert tuple(type(sample) for sample in SAMPLES) == MESSAGE_CLASSES
     fields = {
-        cls.TYPE: " ".join(f.name for f in attrs.fields(cls) if f.default is attrs.NOTHING)
+        cls.TYPE: " ".join(f.name for f in msgspec.structs.fields(cls) if f.required)
         for cls in MESSAGE_CLASSES
     }
     assert fields == LEGACY_KEYS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +47,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 MESSAGES = st.one_of(
     [
-        st.builds(cls, **{field.name: VALUES[str(field.type)] for field in attrs.fields(cls)})
+        st.builds(
+            cls, **{name: VALUES[cls.__annotations__[name]] for name in cls.__struct_fields__}
+        )
         for cls in MESSAGE_CLASSES
     ]
 )
@@ -61,7 +63,7 @@ LIMITS = {
 
 def made_plain(message: Message) -> Message:
     texts = {name: limit for name, limit in LIMITS.items() if hasattr(message, name)}
-    return attrs.evolve(
+    return msgspec.structs.replace(
         message, **{name: plain_text(getattr(message, name), n) for name, n in texts.items()}
     )
 
@@ -82,8 +84,8 @@ def test_a_message_is_printed_within_every_limit_and_read_back_equal(
     assert list(members)[:4] == ["version", "revision", "msg_type", "sequence"]
     assert list(members)[4:] == [
         field.name
-        for field in attrs.fields(type(message))
-        if field.default is attrs.NOTHING or getattr(message, field.name)
+        for field in msgspec.structs.fields(type(message))
+        if field.required or getattr(message, field.name)
     ]
     assert (members["version"], members["revision"], members["sequence"]) == (3, 1, sequence)
     for name, value in members.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from hbtrio.wire.channel_codec import MessageError, decode, encode
@@ -74,7 +74,7 @@ def test_a_deployed_client_reads_the_same_with_a_planned_time_and_without(name: 
 
 def test_a_planned_time_is_the_last_key_and_left_out_if_there_is_none() -> None:
     notify = ActionNotify(5, Event.STOP, NotificationType.REVOCABLE, 9000)
-    told = attrs.evolve(notify, planned_at=2**32 - 1)
+    told = msgspec.structs.replace(notify, planned_at=2**32 - 1)
     assert encode(notify, 1).endswith(b',"timeout_ms":9000}\n')
     assert encode(told, 1).endswith(b',"timeout_ms":9000,"planned_at":4294967295}\n')
     assert decode(encode(told, 1).strip()) == told

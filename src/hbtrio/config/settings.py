@@ -5,7 +5,7 @@ setting's check before it builds the class, so that it can report every fault wi
 field's validator runs the same check when code builds the class. Tests compare the default files
 and docs/configuration.md with the same metadata.
 
-The guest uses this module too, so it imports only the standard library and attrs.
+The guest uses this module too, so it imports only the standard library, attrs and msgspec.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, get_args
 
 import attrs
+import msgspec
 
 from hbtrio.config.source import Fault, shown
 
@@ -41,8 +42,7 @@ _GROUPS = 16
 _GROUP = re.compile(r"[^\W-][^\s:,\x00-\x1f\x7f\ud800-\udfff]{0,63}")
 
 
-@attrs.frozen
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """The unit, range and check of a field.
 
     Args:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.config.guest import GuestConfig
@@ -36,8 +36,7 @@ from hbtrio.system.sd_notify import ServiceManager
 _log = logging.getLogger("hbtrio.guest")
 
 
-@attrs.frozen(kw_only=True)
-class GuestWorld:
+class GuestWorld(msgspec.Struct, frozen=True, kw_only=True):
     """What a guest reaches outside itself.
 
     Args:

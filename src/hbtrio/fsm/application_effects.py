@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.policy.profile import Profile
@@ -10,49 +10,42 @@ from hbtrio.wire.app_messages import AppMessage, AppMoreTime
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 
-@attrs.frozen
-class SendToApplication:
+class SendToApplication(msgspec.Struct, frozen=True):
     """Send this message to the application."""
 
     message: AppMessage
 
 
-@attrs.frozen
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """Record the application's response to the open vote or notice."""
 
     result: VoteResult
     reason: str
 
 
-@attrs.frozen
-class Withdrew:
+class Withdrew(msgspec.Struct, frozen=True):
     """Stop waiting for the application's response: it no longer counts in that round."""
 
 
-@attrs.frozen
-class AsksForTime:
+class AsksForTime(msgspec.Struct, frozen=True):
     """Pass on the application's request for more time in the open vote or notice."""
 
     request: AppMoreTime
 
 
-@attrs.frozen
-class WithdrewReject:
+class WithdrewReject(msgspec.Struct, frozen=True):
     """Tell the host that the application would not reject this event any more."""
 
     event: Event
 
 
-@attrs.frozen
-class Ignored:
+class Ignored(msgspec.Struct, frozen=True):
     """Log that a message of the application was ignored, with the reason."""
 
     reason: str
 
 
-@attrs.frozen
-class ApplicationStateChanged:
+class ApplicationStateChanged(msgspec.Struct, frozen=True):
     """Log the change of state."""
 
     old: ApplicationState
@@ -60,25 +53,21 @@ class ApplicationStateChanged:
     event: ApplicationEvent
 
 
-@attrs.frozen
-class StillIll:
+class StillIll(msgspec.Struct, frozen=True):
     """Log that the reason or the corrective action of an ill application changed."""
 
 
-@attrs.frozen
-class RegistrationChanged:
+class RegistrationChanged(msgspec.Struct, frozen=True):
     """Log that the application registered again with other values."""
 
     old: Profile
 
 
-@attrs.frozen
-class InhibitionChanged:
+class InhibitionChanged(msgspec.Struct, frozen=True):
     """Log the events that the application rejects from now on, and why."""
 
 
-@attrs.frozen
-class RegistrationRefused:
+class RegistrationRefused(msgspec.Struct, frozen=True):
     """Log that an application that was not registered is refused; once for each interval."""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-import attrs
+import msgspec
 
 from hbtrio.fsm.table import Table
 from hbtrio.policy.named_reasons import joined, named
@@ -68,16 +68,14 @@ BALLOT_TABLE: Table[BallotState, BallotEvent] = Table(
 )
 
 
-@attrs.frozen
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The result of a round, with its reason."""
 
     result: VoteResult
     reason: str
 
 
-@attrs.frozen
-class _Reason:
+class _Reason(msgspec.Struct, frozen=True):
     """A voter's reason, alone and with its name."""
 
     alone: str

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
 
 from hbtrio.fsm.guest_session_table import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.policy.more_time import OFF
@@ -39,8 +39,7 @@ RELEASE_S: Final = 1.0
 PROPAGATION_S: Final = 1
 
 
-@attrs.frozen
-class SessionSettings:
+class SessionSettings(msgspec.Struct, frozen=True):
     """The values that the guest advertises and its timeouts, as in guest_heartbeat.conf."""
 
     name: str
@@ -74,15 +73,13 @@ class SessionSettings:
         )
 
 
-@attrs.frozen
-class SendToHost:
+class SendToHost(msgspec.Struct, frozen=True):
     """Send this message on the channel; drop the message if the channel is down."""
 
     message: Message
 
 
-@attrs.frozen
-class AnswerChallenge:
+class AnswerChallenge(msgspec.Struct, frozen=True):
     """Answer this challenge with the current health.
 
     ``named``: the host takes reasons that name the application, see :class:`Extension`.
@@ -92,15 +89,13 @@ class AnswerChallenge:
     named: bool = False
 
 
-@attrs.frozen
-class ReportVoters:
+class ReportVoters(msgspec.Struct, frozen=True):
     """Report the voters, as far as that is due; ``anew``: the host knows none of them."""
 
     anew: bool
 
 
-@attrs.frozen
-class StartAction:
+class StartAction(msgspec.Struct, frozen=True):
     """Open the window of this vote or notice; it supersedes an open one.
 
     ``named``: as for :class:`AnswerChallenge`; ``more_time``: whether the host grants more time.
@@ -111,29 +106,25 @@ class StartAction:
     more_time: bool = False
 
 
-@attrs.frozen
-class TakeTime:
+class TakeTime(msgspec.Struct, frozen=True):
     """Lengthen the open window by what the host grants."""
 
     granted: TimeGranted
 
 
-@attrs.frozen
-class TimeRefused:
+class TimeRefused(msgspec.Struct, frozen=True):
     """Tell voters that wait for more time that the host answers no such requests."""
 
     reason: str
 
 
-@attrs.frozen
-class AbortAction:
+class AbortAction(msgspec.Struct, frozen=True):
     """Abort the open vote or notice, if any, and cancel its handlers."""
 
     reason: str
 
 
-@attrs.frozen
-class SessionStateChanged:
+class SessionStateChanged(msgspec.Struct, frozen=True):
     """Log the change of state, in the line that operators grep for."""
 
     old: SessionState

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from hbtrio.wire.vocabulary import Event
 
 
-@attrs.frozen
-class Inhibition:
+class Inhibition(msgspec.Struct, frozen=True):
     """The events that an application rejects while it is registered.
 
     The guest rejects them by itself: a stopped process still inhibits, as with systemd-inhibit.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
-import attrs
+import msgspec
 import trio
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Send
@@ -161,7 +161,7 @@ class _HttpServer:
                 raise TypeError("TLS needs a socket")
             elif (wrapped := await self._handshakes.make(stream, in_reserve=scarce)) is not None:
                 certificate = owner_of(wrapped.getpeercert())
-                secured = attrs.evolve(endpoint, tls=True, certificate=certificate)
+                secured = msgspec.structs.replace(endpoint, tls=True, certificate=certificate)
                 await self._serve(wrapped, secured, in_reserve=scarce)
         except* Exception as bugs:  # noqa: BLE001 - reported to on_crash
             # A bug here or in h11 must cost only one connection, because any client's bytes may

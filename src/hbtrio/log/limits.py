@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
 
 from hbtrio.log.subject import NOBODY, Subject
 
@@ -39,8 +39,7 @@ _PORT: Final = re.compile(r":\d+$")
 Place = tuple[str, int]
 
 
-@attrs.frozen
-class LineRate:
+class LineRate(msgspec.Struct, frozen=True):
     """So many lines at once, and so many a minute from then on."""
 
     burst: int
@@ -61,8 +60,7 @@ RARE_RATE: Final = LineRate(burst=120, per_minute=120)
 GUEST_PLACE_RATE: Final = LineRate(burst=120, per_minute=60)
 
 
-@attrs.define
-class Withheld:
+class Withheld(msgspec.Struct):
     """The lines of one place that were withheld.
 
     Attributes:

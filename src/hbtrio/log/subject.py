@@ -12,13 +12,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@attrs.frozen
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """Whom a line is about.
 
     Attributes:
@@ -80,7 +79,7 @@ def _found(record: logging.LogRecord, find: Find) -> Subject:
             continue
         found = find(arg)
         if found.uuid:
-            return attrs.evolve(found, name=found.name or name)
+            return msgspec.structs.replace(found, name=found.name or name)
         first = first if first.host else found
     return first
 

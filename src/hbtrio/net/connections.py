@@ -10,15 +10,14 @@ import socket
 from abc import abstractmethod
 from typing import cast
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from hbtrio.net.unix_socket import UnixListener
 
 
-@attrs.frozen
-class ConnectionEnds:
+class ConnectionEnds(msgspec.Struct, frozen=True):
     """The two ends of a connection.
 
     Args:

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Final
 
-import attrs
+import msgspec
 import trio
 
 _UCRED: Final = struct.Struct("=iII")
@@ -19,8 +19,7 @@ _SO_PEERGROUPS: Final = 59
 _GROUPS_BYTES: Final = 1024
 
 
-@attrs.frozen
-class PeerCredentials:
+class PeerCredentials(msgspec.Struct, frozen=True):
     """The credentials of a unix socket's peer at the time of the connect (SO_PEERCRED).
 
     ``pid`` is 0 if the peer is in a pid namespace that this process can't see. ``groups`` are its

@@ -27,7 +27,7 @@ import socket
 import stat
 from typing import final
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
@@ -46,8 +46,7 @@ LOOK_S = 20.0
 _FRESH_SUFFIX = "~"
 
 
-@attrs.frozen
-class _Settings:
+class _Settings(msgspec.Struct, frozen=True):
     """The mode, backlog and group (None: the process's) of a socket."""
 
     mode: int
@@ -55,8 +54,7 @@ class _Settings:
     gid: int | None
 
 
-@attrs.frozen
-class _Bound:
+class _Bound(msgspec.Struct, frozen=True):
     """A socket that listens at a path, and its inode there."""
 
     inode: tuple[int, int]
@@ -150,7 +148,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         except OSError as exc:
             raise _user_error(self.path, exc) from exc
         own = self._settings.gid if gid is None else gid
-        self._settings = attrs.evolve(self._settings, mode=mode, gid=own)
+        self._settings = msgspec.structs.replace(self._settings, mode=mode, gid=own)
 
     async def aclose(self) -> None:
         """Remove the path if it still belongs to this socket, stop listening, release the lock.

@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
@@ -40,8 +40,7 @@ _log = logging.getLogger("hbtrio.windows")
 LINES_EACH: Final = 20
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A handler's answer. For :attr:`VoteResult.TIMEOUT` the window supplies the reason.
 
     ``by_name``: whether the reason needs the voter's name beside it, see :meth:`Ballot.answer`.
@@ -52,8 +51,7 @@ class Answer:
     by_name: bool = False
 
 
-@attrs.frozen
-class Abstention:
+class Abstention(msgspec.Struct, frozen=True):
     """A handler that could not answer, which counts as agreement but is named in the outcome.
 
     ``cause`` follows the voter's name, such as ``was killed by signal SIGKILL``.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import attrs
+import msgspec
 
 from hbtrio.policy.named_reasons import joined, named
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
@@ -22,8 +22,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Health
 REPEAT_S: Final = 60.0
 
 
-@attrs.frozen
-class HealthStatus:
+class HealthStatus(msgspec.Struct, frozen=True):
     """The health of one source: an application or the health script.
 
     ``action`` and ``reason`` matter only if ``healthy`` is false. ``source`` is the name to put
@@ -41,8 +40,7 @@ class HealthStatus:
         return named(self.source, self.reason) if self.source else self.reason
 
 
-@attrs.frozen
-class HealthReport:
+class HealthReport(msgspec.Struct, frozen=True):
     """The health fields of a challenge response.
 
     ``reason`` is that of the source that decides; ``named_reason`` has those of all that are ill,

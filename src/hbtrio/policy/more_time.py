@@ -15,7 +15,7 @@ import math
 import re
 from typing import Final
 
-import attrs
+import msgspec
 
 #: The most seconds that may be asked for at a time.
 MOST_S: Final = 86_400
@@ -41,16 +41,14 @@ TOO_MANY: Final = "too many requests for more time"
 NOT_A_TIME: Final = f"not a number of seconds from 1 to {MOST_S}"
 
 
-@attrs.frozen
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What was granted, in seconds; ``reason`` says why it is less than was asked for."""
 
     seconds: float
     reason: str = ""
 
 
-@attrs.frozen
-class Extension:
+class Extension(msgspec.Struct, frozen=True):
     """A window that was extended by ``seconds`` for the voter ``name``, which may be empty."""
 
     seconds: int
@@ -115,8 +113,7 @@ class Extensions:
         return Grant(granted, "" if granted == seconds else limit)
 
 
-@attrs.frozen
-class AskHost:
+class AskHost(msgspec.Struct, frozen=True):
     """Send the host this request."""
 
     number: int
@@ -124,15 +121,13 @@ class AskHost:
     name: str
 
 
-@attrs.frozen
-class Lengthen:
+class Lengthen(msgspec.Struct, frozen=True):
     """Keep the guest's window open for so many seconds more."""
 
     seconds: int
 
 
-@attrs.frozen
-class AnswerVoter:
+class AnswerVoter(msgspec.Struct, frozen=True):
     """Tell the voter that has asked under this key what it was granted."""
 
     key: int
@@ -142,8 +137,7 @@ class AnswerVoter:
 Effect = AskHost | Lengthen | AnswerVoter
 
 
-@attrs.frozen
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True):
     """A voter that waits: its end when it asked, and the end that it wants."""
 
     key: int

@@ -7,15 +7,14 @@ safe, because a guest waits for at least two of its intervals.
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
 from hbtrio.wire.channel_messages import Init
 from hbtrio.wire.vocabulary import CorrectiveAction, WindowKind, window_s
 
 
-@attrs.frozen
-class ProfileLimits:
+class ProfileLimits(msgspec.Struct, frozen=True):
     """The host's limits for advertised values (``[heartbeat]`` and ``[limits]``)."""
 
     interval_min_ms: int = 400
@@ -25,8 +24,7 @@ class ProfileLimits:
     restart_max_s: int = 3600
 
 
-@attrs.frozen
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """One guest's heartbeat interval, windows and corrective action, within the host's limits.
 
     The defaults are those of a guest without a configuration. They apply while a guest answers

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import attrs
+import msgspec
 
 from hbtrio.wire.channel_messages import MAX_VOTERS, VoterState
 from hbtrio.wire.vocabulary import (
@@ -43,8 +43,7 @@ _RANK: Final = {
 }
 
 
-@attrs.frozen
-class LastRequest:
+class LastRequest(msgspec.Struct, frozen=True):
     """The last vote or notice that a voter received, at ``at``, and what became of it."""
 
     event: Event
@@ -54,8 +53,7 @@ class LastRequest:
     at: float
 
 
-@attrs.frozen
-class KnownVoter:
+class KnownVoter(msgspec.Struct, frozen=True):
     """What a guest knows of one of its voters; ``since``: of its health.
 
     The other values are those of :class:`~hbtrio.wire.channel_messages.VoterState`.

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from hbtrio.policy.profile import Profile
 from hbtrio.store.host_records import (
@@ -47,7 +47,7 @@ def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> Non
                 one.uuid,
                 one.state,
                 text_of(one.reason),
-                json.dumps(attrs.asdict(one.profile)),
+                json.dumps(msgspec.structs.asdict(one.profile)),
                 one.boot_id,
                 one.domain_id,
                 one.socket,

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, Final
 
-import attrs
+import msgspec
 import trio
 
 #: Seconds between two looks at a child that has no pidfd.
@@ -22,8 +22,7 @@ _LOOK_S: Final = 0.02
 subprocess._USE_VFORK = False  # type: ignore[misc]
 
 
-@attrs.frozen
-class ProcessResult:
+class ProcessResult(msgspec.Struct, frozen=True):
     """The exit status and the output of a command.
 
     Args:
@@ -41,19 +40,22 @@ class ProcessResult:
     truncated: bool
 
 
-@attrs.define(eq=False)
 class Capture:
-    """Reads one output of a command: passes it on, keeps the first bytes and drops the rest."""
+    """Reads one output of a command: passes it on, keeps the first bytes and drops the rest.
 
-    _pipe: IO[bytes]
-    _limit: int
-    #: Gets each piece of output as it arrives; must not block.
-    on_output: Callable[[bytes], None] | None = attrs.field(default=None, init=False)
-    kept: bytearray = attrs.field(factory=bytearray, init=False)
-    truncated: bool = attrs.field(default=False, init=False)
+    Args:
+        pipe: where the output comes from.
+        limit: how many bytes are kept.
+    """
 
-    def __attrs_post_init__(self) -> None:
-        os.set_blocking(self._pipe.fileno(), False)
+    def __init__(self, pipe: IO[bytes], limit: int) -> None:
+        self._pipe = pipe
+        self._limit = limit
+        #: Gets each piece of output as it arrives; must not block.
+        self.on_output: Callable[[bytes], None] | None = None
+        self.kept = bytearray()
+        self.truncated = False
+        os.set_blocking(pipe.fileno(), False)
 
     async def collect(self) -> None:
         """Read until end of file. Cancellation loses no data."""
@@ -83,17 +85,33 @@ class Capture:
         self._pipe.close()
 
 
-@attrs.define(eq=False)
 class Child:
-    """A started command and all file descriptors held for it."""
+    """A started command and all file descriptors held for it.
 
-    path: str
-    _popen: subprocess.Popen[bytes]
-    _pidfd: int | None
-    stdout: Capture
-    stderr: Capture
-    #: What the command writes to its side pipe; None if it has none.
-    side: Capture | None = None
+    Args:
+        path: the command.
+        popen: its process.
+        pidfd: a descriptor that is readable once the process has exited; None without one.
+        stdout: reads its standard output.
+        stderr: reads its standard error.
+        side: what the command writes to its side pipe; None if it has none.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        popen: subprocess.Popen[bytes],
+        pidfd: int | None,
+        stdout: Capture,
+        stderr: Capture,
+        side: Capture | None = None,
+    ) -> None:
+        self.path = path
+        self._popen = popen
+        self._pidfd = pidfd
+        self.stdout = stdout
+        self.stderr = stderr
+        self.side = side
 
     @property
     def pid(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Self
 
-import attrs
+import msgspec
 
 
 def creation_of(path: str) -> str:
@@ -20,8 +20,7 @@ def creation_of(path: str) -> str:
     return f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
 
 
-@attrs.frozen
-class FileIdentity:
+class FileIdentity(msgspec.Struct, frozen=True):
     """The file that a path was when it was opened.
 
     Attributes:

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import attrs
+import msgspec
 
 from hbtrio.system.child import Capture
 
 
-@attrs.frozen
-class SidePipe:
+class SidePipe(msgspec.Struct, frozen=True):
     """A pipe that a command may write to.
 
     Args:

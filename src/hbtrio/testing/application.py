@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 import anyio
-import attrs
+import msgspec
 
 from hbtrio.fsm import application_effects as fsm
 from hbtrio.fsm.application import ApplicationSession
@@ -248,7 +248,7 @@ class GuestApplication:
 
     def _take(self, message: AppMessage) -> None:
         if isinstance(message, AppInit) and self._refuses():
-            message = attrs.evolve(message, heartbeat_interval_ms=0)
+            message = msgspec.structs.replace(message, heartbeat_interval_ms=0)
         effects = self._session.received(message, self._now())
         ignored = any(isinstance(effect, fsm.Ignored) for effect in effects)
         if not self._session.registered or (

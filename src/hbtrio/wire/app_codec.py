@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from hbtrio.wire.app_messages import (
     AppActionNotify,
@@ -51,8 +51,7 @@ MAX_APP_LOG_BYTES: Final = 191
 _HEADER: Final = struct.Struct("@8sBBHII")
 
 
-@attrs.frozen
-class _Field:
+class _Field(msgspec.Struct, frozen=True):
     """One member of a C struct: its :mod:`struct` format code and its conversions."""
 
     code: str
@@ -137,7 +136,7 @@ class _Layout:
 
     def __init__(self, cls: type[AppMessage], *members: _Field) -> None:
         self._cls = cls
-        self._names = [field.name for field in attrs.fields(cls)]
+        self._names = cls.__struct_fields__
         self._members = members
         self._struct = struct.Struct("@" + "".join(member.code for member in members))
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import attrs
+import msgspec
 
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 
 
-@attrs.frozen
-class AppInit:
+class AppInit(msgspec.Struct, frozen=True):
     """Application to guest: register me with this interval, these windows and this action."""
 
     TYPE: ClassVar[int] = 0
@@ -29,32 +28,28 @@ class AppInit:
     corrective_action: CorrectiveAction
 
 
-@attrs.frozen
-class AppInitAck:
+class AppInitAck(msgspec.Struct, frozen=True):
     """Guest to application: the registration is accepted or refused."""
 
     TYPE: ClassVar[int] = 1
     accepted: bool
 
 
-@attrs.frozen
-class Final:
+class Final(msgspec.Struct, frozen=True):
     """Application to guest: I am signing off; this is not a failure."""
 
     TYPE: ClassVar[int] = 2
     log_msg: str
 
 
-@attrs.frozen
-class AppChallenge:
+class AppChallenge(msgspec.Struct, frozen=True):
     """Guest to application: answer with this number."""
 
     TYPE: ClassVar[int] = 3
     heartbeat_challenge: int
 
 
-@attrs.frozen
-class AppChallengeResponse:
+class AppChallengeResponse(msgspec.Struct, frozen=True):
     """Application to guest: the challenge's number and the application's health.
 
     ``corrective_action`` and ``log_msg`` matter only if ``healthy`` is false.
@@ -67,8 +62,7 @@ class AppChallengeResponse:
     log_msg: str
 
 
-@attrs.frozen
-class AppActionNotify:
+class AppActionNotify(msgspec.Struct, frozen=True):
     """Guest to application: a vote (revocable) or a notice (irrevocable) on an event.
 
     ``planned_at`` is that of the channel, in seconds since the epoch; 0 for none. It lies behind
@@ -83,8 +77,7 @@ class AppActionNotify:
     planned_at: int = 0
 
 
-@attrs.frozen
-class AppActionResponse:
+class AppActionResponse(msgspec.Struct, frozen=True):
     """Application to guest: the response to the vote or notice with this id.
 
     Match responses by id only: an application may name another event than the request did.
@@ -98,8 +91,7 @@ class AppActionResponse:
     log_msg: str
 
 
-@attrs.frozen
-class AppInhibit:
+class AppInhibit(msgspec.Struct, frozen=True):
     """Application to guest: reject these events for me while I am registered.
 
     It follows a registration and replaces an earlier one; a new registration ends it. Deployed
@@ -111,8 +103,7 @@ class AppInhibit:
     log_msg: str
 
 
-@attrs.frozen
-class AppMoreTime:
+class AppMoreTime(msgspec.Struct, frozen=True):
     """Application to guest: keep my vote or notice with this id open for ``seconds`` more.
 
     Of hbtrio, as :class:`AppTimeGranted`; a guest that doesn't know it skips it. ``request``
@@ -125,8 +116,7 @@ class AppMoreTime:
     seconds: int
 
 
-@attrs.frozen
-class AppTimeGranted:
+class AppTimeGranted(msgspec.Struct, frozen=True):
     """Guest to application, which has asked: so much is granted, and why it is not more."""
 
     TYPE: ClassVar[int] = 9
@@ -136,8 +126,7 @@ class AppTimeGranted:
     log_msg: str
 
 
-@attrs.frozen
-class AppReady:
+class AppReady(msgspec.Struct, frozen=True):
     """Application to guest: I would not reject this event any more, as I have done.
 
     Of hbtrio; a guest that doesn't know it skips it.

@@ -17,10 +17,9 @@ import json
 import re
 from typing import Any, Final, NoReturn
 
-import attrs
 import msgspec
 
-from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Challenge, Message
+from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Challenge, Int32, Message
 
 VERSION: Final = 3
 REVISION: Final = 1
@@ -67,29 +66,24 @@ class VersionTooOld(MessageError):
     """A message of a version below 3: a host sends ``nack``, a guest drops it (PROTOCOL.md)."""
 
 
-@attrs.frozen
-class _Shape:
-    """A message type's decoder and how many quotes a line without escapes has (fast path)."""
+class _Shape(msgspec.Struct, frozen=True):
+    """A message type's decoder, how many quotes a line without escapes has, its required keys."""
 
     decoder: msgspec.json.Decoder[Any]
     quotes: int
+    required: tuple[str, ...]
 
 
 def _shape(cls: type[Message]) -> _Shape:
     # version, revision, msg_type and sequence are four keys and one string value.
     quotes = 4 * 2 + 2
-    for field in attrs.fields(cls):
-        if field.default is not attrs.NOTHING:
-            continue  # a line with an optional key is read on the careful path
-        quotes += 2 if field.type == "Int32" else 4
-    return _Shape(msgspec.json.Decoder(cls), quotes)
+    required = [field for field in msgspec.structs.fields(cls) if field.required]
+    for field in required:  # a line with an optional key is read on the careful path
+        quotes += 2 if field.type == Int32 else 4
+    return _Shape(msgspec.json.Decoder(cls), quotes, tuple(field.name for field in required))
 
 
 _SHAPES: Final[dict[bytes, _Shape]] = {cls.TYPE.encode(): _shape(cls) for cls in MESSAGE_CLASSES}
-
-_FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
-    cls: tuple(field.name for field in attrs.fields(cls)) for cls in MESSAGE_CLASSES
-}
 
 
 def decode(line: bytes) -> Message:
@@ -138,9 +132,9 @@ def _decode_carefully(line: bytes) -> Message:
     cls = _BY_TYPE.get(kind)
     if cls is None:
         refuse(f"unknown msg_type {kind[:32]}")
-    for field in attrs.fields(cls):
-        if field.name not in members and field.default is attrs.NOTHING:
-            refuse(f"failed to parse {field.name}")
+    for key in _SHAPES[kind.encode()].required:
+        if key not in members:
+            refuse(f"failed to parse {key}")
     try:
         return msgspec.convert(members, cls)
     except msgspec.ValidationError as error:
@@ -264,7 +258,7 @@ def encode(message: Message, sequence: int) -> bytes:
         "msg_type": message.TYPE,
         "sequence": sequence,
     }
-    for name in _FIELDS[type(message)]:
+    for name in message.__struct_fields__:
         value = getattr(message, name)
         if name in _LEFT_OUT and not value:
             continue

@@ -12,7 +12,6 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Annotated, ClassVar
 
-import attrs
 import msgspec
 
 from hbtrio.wire.vocabulary import (
@@ -60,8 +59,7 @@ OFFERED = int(Extension.NAMED_REASONS | Extension.VOTERS | Extension.WITHDRAWALS
 MAX_VOTERS = 16
 
 
-@attrs.frozen
-class Init:
+class Init(msgspec.Struct, frozen=True):
     """Guest to host: the guest's name, heartbeat interval, windows and corrective action."""
 
     TYPE: ClassVar[str] = "init"
@@ -76,8 +74,7 @@ class Init:
     corrective_action: CorrectiveAction
 
 
-@attrs.frozen
-class InitAck:
+class InitAck(msgspec.Struct, frozen=True):
     """Host to guest: the init with this id is accepted; challenges follow.
 
     ``extensions`` has the bits of :class:`Extension`. Deployed hosts don't send the key, which
@@ -89,16 +86,14 @@ class InitAck:
     extensions: Int32 = 0
 
 
-@attrs.frozen
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """Host to guest: answer with this number."""
 
     TYPE: ClassVar[str] = "challenge"
     heartbeat_challenge: Int32
 
 
-@attrs.frozen
-class ChallengeResponse:
+class ChallengeResponse(msgspec.Struct, frozen=True):
     """Guest to host: the challenge's number and the guest's health."""
 
     TYPE: ClassVar[str] = "challenge_response"
@@ -108,8 +103,7 @@ class ChallengeResponse:
     log_msg: str
 
 
-@attrs.frozen
-class ActionNotify:
+class ActionNotify(msgspec.Struct, frozen=True):
     """Host to guest: a vote (revocable) or a notice (irrevocable) on an event.
 
     ``planned_at`` is when a planned event happens without the guest's vote, in seconds since the
@@ -125,8 +119,7 @@ class ActionNotify:
     planned_at: Int32 = 0
 
 
-@attrs.frozen
-class ActionResponse:
+class ActionResponse(msgspec.Struct, frozen=True):
     """Guest to host: the response to the vote or notice with this id."""
 
     TYPE: ClassVar[str] = "action_response"
@@ -137,16 +130,14 @@ class ActionResponse:
     log_msg: str
 
 
-@attrs.frozen
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """Guest to host: the guest daemon is stopping; this is not a loss."""
 
     TYPE: ClassVar[str] = "exit"
     log_msg: str
 
 
-@attrs.frozen
-class Nack:
+class Nack(msgspec.Struct, frozen=True):
     """Host to guest: the message with this id was refused, with the reason."""
 
     TYPE: ClassVar[str] = "nack"
@@ -154,8 +145,7 @@ class Nack:
     log_msg: str
 
 
-@attrs.frozen
-class VoterState:
+class VoterState(msgspec.Struct, frozen=True):
     """Guest to host: one of its voters; to a host that offers :attr:`Extension.VOTERS`.
 
     A guest reports all its voters one after the other: ``place`` goes from 1 to ``count``, which is
@@ -185,8 +175,7 @@ class VoterState:
     ago_s: Int32
 
 
-@attrs.frozen
-class MoreTime:
+class MoreTime(msgspec.Struct, frozen=True):
     """Guest to host: keep the open vote or notice with this id open for ``seconds`` more.
 
     To a host that offers :attr:`Extension.MORE_TIME`, which answers with :class:`TimeGranted`.
@@ -200,8 +189,7 @@ class MoreTime:
     name: str
 
 
-@attrs.frozen
-class TimeGranted:
+class TimeGranted(msgspec.Struct, frozen=True):
     """Host to guest: the vote or notice stays open for ``seconds`` more, which may be 0.
 
     The answer to the :class:`MoreTime` with the same numbers; ``log_msg`` says why it is less than
@@ -215,8 +203,7 @@ class TimeGranted:
     log_msg: str
 
 
-@attrs.frozen
-class RejectWithdrawn:
+class RejectWithdrawn(msgspec.Struct, frozen=True):
     """Guest to host: the voter ``name`` would not reject this event any more.
 
     To a host that offers :attr:`Extension.WITHDRAWALS`. It has no answer, and nothing follows from

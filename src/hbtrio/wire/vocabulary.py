@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from typing import Protocol, Self
 
-import attrs
+import msgspec
 
 
 class _Word(StrEnum):
@@ -142,8 +142,7 @@ class ExpectedEffect(Enum):
     RETURNS = "returns"
 
 
-@attrs.frozen
-class EventRule:
+class EventRule(msgspec.Struct, frozen=True):
     """A row of the event table (PROTOCOL.md, section 0).
 
     ``voted`` is whether the instance may reject the event, ``notice`` the window of its notice,
@@ -195,8 +194,7 @@ class ActionName(StrEnum):
     COLD_MIGRATE = "cold-migrate"
 
 
-@attrs.frozen
-class ActionRule:
+class ActionRule(msgspec.Struct, frozen=True):
     """The events of an action: a vote and a notice on ``before``, and a notice of ``after``.
 
     ``restarts`` is whether the VM goes down in between: such an action ends only when the VM

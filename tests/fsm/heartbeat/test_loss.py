@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import attrs
+import msgspec
 import pytest
 
 from hbtrio.fsm.heartbeat.effects import (
@@ -197,7 +197,7 @@ def test_a_leftover_is_not_judged_by_a_host_that_is_late() -> None:
 def test_an_init_while_heartbeating_starts_over_at_once() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.run(2.0)
-    new = attrs.evolve(PROFILE, name="vm2", interval_s=0.5, restart_s=60)
+    new = msgspec.structs.replace(PROFILE, name="vm2", interval_s=0.5, restart_s=60)
     bench.expect(
         bench.at(2.5).send_init(invocation_id=7, name="vm2", interval_ms=500, restart_secs=60),
         [SendToGuest(InitAck(7, OFFERED)), challenge(4)],

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -223,7 +224,7 @@ async def test_two_applications_and_what_the_host_heard() -> None:
 
 def reasonless(message: Message) -> Message:
     assert isinstance(message, HostAnswer)
-    return attrs.evolve(message, log_msg="")
+    return msgspec.structs.replace(message, log_msg="")
 
 
 def test_every_recorded_application_message_was_compared() -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -387,7 +388,7 @@ async def test_a_thousand_newer_actions_are_answered_once_each() -> None:
 
         app.on_event = lambda asked: bench.nursery.start_soon(later, asked)
         for number in range(1000):
-            bench.device.send(attrs.evolve(STOP_VOTE, invocation_id=number))
+            bench.device.send(msgspec.structs.replace(STOP_VOTE, invocation_id=number))
             await trio.sleep(0.05)
         await trio.sleep(20)
         answers = [one.message for one in bench.device.unread()]
@@ -422,7 +423,7 @@ async def test_an_application_s_window_is_not_over_while_the_guest_was_frozen(
     async with app_world() as bench:
         app = await bench.join(init("web"))
         await trio.sleep_until(2.0)
-        bench.device.send(attrs.evolve(STOP_VOTE, timeout_ms=600_000))
+        bench.device.send(msgspec.structs.replace(STOP_VOTE, timeout_ms=600_000))
         asked = await app.asked()
         await trio.sleep_until(3.0)
         autojump_clock.jump(30.0)  # its window is 3 s
@@ -446,11 +447,11 @@ async def test_a_stopped_application_finds_its_question_and_one_challenge(
         app = await bench.join(init("web"))
         app.stop()
         for number in range(6):
-            bench.device.send(attrs.evolve(STOP_VOTE, invocation_id=number))
+            bench.device.send(msgspec.structs.replace(STOP_VOTE, invocation_id=number))
             await trio.sleep(10.0)
         silent = partial(response, result=TIMEOUT, reason="no answer in time from web")
         assert said(bench.device.unread()) == [
-            (4.0 + 10 * number, silent(attrs.evolve(STOP_VOTE, invocation_id=number)))
+            (4.0 + 10 * number, silent(msgspec.structs.replace(STOP_VOTE, invocation_id=number)))
             for number in range(6)
         ]
         app.resume()

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -158,11 +159,11 @@ def ours(message: Message) -> Message:
     """What we say where the deployed client said ``message``."""
     match message:
         case ChallengeResponse(heartbeat_health=Health.HEALTHY):
-            return attrs.evolve(message, log_msg="")
+            return msgspec.structs.replace(message, log_msg="")
         case ChallengeResponse():
-            return attrs.evolve(message, log_msg="File bad exists.")
+            return msgspec.structs.replace(message, log_msg="File bad exists.")
         case ActionResponse(vote_result=VoteResult.TIMEOUT):
-            return attrs.evolve(message, log_msg="no answer in time from handler")
+            return msgspec.structs.replace(message, log_msg="no answer in time from handler")
         case ActionResponse():
             result = message.vote_result
             reason = output_of(message).decode().partition("\n")[0].strip()
@@ -173,7 +174,7 @@ def ours(message: Message) -> Message:
                 }.get(result, result)
                 if message.log_msg == "no from B":
                     reason = ""
-            return attrs.evolve(message, vote_result=result, log_msg=reason)
+            return msgspec.structs.replace(message, vote_result=result, log_msg=reason)
         case _:
             return message
 

@@ -6,7 +6,7 @@ import logging
 from itertools import pairwise
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -417,7 +417,7 @@ async def test_a_port_that_cannot_be_read_is_opened_again_ever_more_rarely(
     device = Unreadable()
     async with trio.open_nursery() as nursery:
         bench = GuestWorld()
-        bench.setup = attrs.evolve(bench.setup, device=device)
+        bench.setup = msgspec.structs.replace(bench.setup, device=device)
         guest = Guest(bench.setup, bench.guard)
         nursery.start_soon(guest.run)
         await trio.sleep_until(200)

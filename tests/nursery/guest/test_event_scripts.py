@@ -7,7 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -69,7 +69,7 @@ async def test_a_script_is_told_the_planned_time(
     script.chmod(0o755)
     async with SystemProcesses() as processes:
         scripts = EventScripts(str(script), processes)
-        notify = attrs.evolve(VOTE, planned_at=planned_at)
+        notify = msgspec.structs.replace(VOTE, planned_at=planned_at)
         assert await scripts.handlers(notify)["handler"](window()) == Answer(
             VoteResult.ACCEPT, told
         )

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -116,7 +116,7 @@ async def test_nothing_to_run_is_a_failure_of_its_own(
     assert await answers(notify, None, tmp_path, frozenset({Event.STOP})) == [(2.0, expected)]
     allowed = response(notify, COMPLETE, "")
     assert await answers(notify, None, tmp_path, frozenset({Event.PAUSE})) == [(2.0, allowed)]
-    notice = attrs.evolve(notify, notification_type=IRREVOCABLE)
+    notice = msgspec.structs.replace(notify, notification_type=IRREVOCABLE)
     assert await answers(notice, None, tmp_path, frozenset({Event.STOP})) == [
         (2.0, response(notice, COMPLETE, ""))
     ]
@@ -147,7 +147,7 @@ async def test_a_policy_read_anew_holds_from_the_next_vote_on(
         await world.enable(nursery)
         results = []
         for policy in (frozenset({Event.STOP}), frozenset[Event]()):
-            world.guest.reload(attrs.evolve(world.setup, failure_rejects=policy))
+            world.guest.reload(msgspec.structs.replace(world.setup, failure_rejects=policy))
             heard = await world.device.next()
             assert isinstance(heard.message, Init)
             world.device.send(InitAck(heard.message.invocation_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -50,7 +50,7 @@ async def asked(bench: GuestWorld, *times_s: float) -> list[Said]:
 
 
 async def test_without_anything_it_is_healthy_with_the_configured_action() -> None:
-    settings = attrs.evolve(SETTINGS, corrective_action=STOP)
+    settings = msgspec.structs.replace(SETTINGS, corrective_action=STOP)
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(settings)
         await bench.enable(nursery)
@@ -63,7 +63,7 @@ async def test_the_last_run_of_the_script_decides(action: CorrectiveAction) -> N
     """Ill from 30.0 to 60.5, by runs at 0, 30 and 60 seconds; a run in progress decides nothing."""
     runs = iter([FakeRun(), FakeRun(1, b"disk full\nmore"), FakeRun(0, b"ok", delay_s=0.5)])
     processes = FakeProcesses(lambda argv: next(runs))
-    settings = attrs.evolve(SETTINGS, corrective_action=action)
+    settings = msgspec.structs.replace(SETTINGS, corrective_action=action)
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(settings, processes=processes, health=SCRIPT)
         await bench.enable(nursery)
@@ -217,9 +217,9 @@ async def test_the_strongest_action_decides(
 
 
 def changed(bench: GuestWorld, script: str | None) -> GuestSetup:
-    return attrs.evolve(
+    return msgspec.structs.replace(
         bench.setup,
-        session=attrs.evolve(SETTINGS, corrective_action=STOP),
+        session=msgspec.structs.replace(SETTINGS, corrective_action=STOP),
         health_script=HealthScript(script, 10, bench.processes, 2, LOG),
     )
 

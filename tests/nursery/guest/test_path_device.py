@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 import trio
 
@@ -432,7 +433,7 @@ async def test_a_whole_guest_over_a_tty(terminal: Terminal) -> None:
     with trio.fail_after(BOUND_S):
         async with trio.open_nursery() as nursery:
             bench = GuestWorld(SessionSettings(name="vm1"))
-            bench.setup = attrs.evolve(bench.setup, device=PathDevice(terminal.path))
+            bench.setup = msgspec.structs.replace(bench.setup, device=PathDevice(terminal.path))
             guest = bench.guest.__class__(bench.setup, bench.guard)
             nursery.start_soon(guest.run)
             init = decode((await read_host(terminal, b"}\n")).strip())

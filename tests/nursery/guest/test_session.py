@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -112,7 +112,7 @@ async def test_release_of_a_late_process(autojump_clock: MockClock) -> None:
 
 
 async def test_init_is_repeated_until_it_is_acknowledged() -> None:
-    settings = attrs.evolve(SETTINGS, hb_init_retry_ms=2500)
+    settings = msgspec.structs.replace(SETTINGS, hb_init_retry_ms=2500)
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(settings)
         nursery.start_soon(bench.run)
@@ -243,7 +243,9 @@ async def test_init_retry_of_a_late_process_is_one_init(autojump_clock: MockCloc
 async def test_without_a_challenge_in_time_the_handshake_starts_over(
     interval_ms: int, min_timeout_ms: int, timeout_s: float
 ) -> None:
-    settings = attrs.evolve(SETTINGS, hb_interval_ms=interval_ms, hb_min_timeout_ms=min_timeout_ms)
+    settings = msgspec.structs.replace(
+        SETTINGS, hb_interval_ms=interval_ms, hb_min_timeout_ms=min_timeout_ms
+    )
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(settings)
         await bench.enable(nursery)
@@ -379,7 +381,7 @@ async def test_every_change_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 # -- reload, as on SIGHUP -------------------------------------------------------------------------
 
-CHANGED = attrs.evolve(
+CHANGED = msgspec.structs.replace(
     SETTINGS,
     hb_interval_ms=4000,
     hb_init_retry_ms=2000,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -488,7 +489,7 @@ async def test_a_flood_of_votes_starts_so_many_scripts_a_second(tmp_path: Path) 
 
 async def test_an_action_outlives_a_new_handshake(tmp_path: Path) -> None:
     """Unlike the deployed client, which never answers a vote that was pending at a re-init."""
-    settings = attrs.evolve(SETTINGS, hb_min_timeout_ms=3000)
+    settings = msgspec.structs.replace(SETTINGS, hb_min_timeout_ms=3000)
     runs = {"handler": FakeRun(1, b"busy", delay_s=4)}
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(settings, processes=handlers(tmp_path, runs), events=tmp_path)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import cycle
 
-import attrs
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -336,7 +336,7 @@ async def test_what_legacy_loses(world: HostWorld) -> None:
     guest.reply = stay_silent
     await world.at(1.5)
     current = world.vote(guest)
-    answer = attrs.evolve(ACTION, invocation_id=current.invocation_id)
+    answer = msgspec.structs.replace(ACTION, invocation_id=current.invocation_id)
     reject = encode(answer, 15).replace(b'"no"', b'"%s"' % (b"n" * 1200))
     guest.peer.send_bytes(encode(ANSWER, 1) * 14 + reject)
     await world.settle()

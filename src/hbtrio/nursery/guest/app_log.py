@@ -15,7 +15,7 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Final, NoReturn
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.fsm.application import MIN_INTERVAL_MS, ApplicationSession
@@ -64,11 +64,10 @@ VISITS: Final = 10
 PROCESSES: Final = 1024
 
 
-@attrs.define
-class _Visitor:
+class _Visitor(msgspec.Struct):
     """The connections of a process that ended without a registration."""
 
-    visits: Quota = attrs.Factory(lambda: Quota(VISITS, PERIOD_S))
+    visits: Quota = msgspec.field(default_factory=lambda: Quota(VISITS, PERIOD_S))
     logged_at: float = -math.inf
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import attrs
+import msgspec
 
 from hbtrio.fsm.inhibition import Inhibition
 from hbtrio.nursery.windows import Answer
@@ -18,8 +18,7 @@ from hbtrio.wire.vocabulary import NotificationType, VoterAnswer
 KEPT: Final = 5
 
 
-@attrs.define
-class VoterRequest:
+class VoterRequest(msgspec.Struct):
     """A vote or notice that a voter was asked."""
 
     notify: ActionNotify

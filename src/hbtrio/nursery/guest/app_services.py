@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+import msgspec
 
 from hbtrio.nursery.guest.app_log import AppLog
 from hbtrio.nursery.pacer import Pacer
@@ -12,8 +12,7 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import Event
 
 
-@attrs.frozen
-class SharedServices:
+class SharedServices(msgspec.Struct, frozen=True):
     """The objects that all application connections share."""
 
     pacer: Pacer

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Final, NoReturn
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.log import LogOnce
@@ -43,8 +43,7 @@ READS_PER_S: Final = 64
 _FLOOD_S: Final = 60.0
 
 
-@attrs.define
-class _Use:
+class _Use(msgspec.Struct):
     """What has happened on an open channel so far."""
 
     #: Whether any data was received.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.fsm.guest_session import GuestSession, SessionSettings
@@ -36,8 +36,7 @@ from hbtrio.wire.vocabulary import Event
 _FAREWELL_S: Final = 1.0
 
 
-@attrs.frozen
-class GuestSetup:
+class GuestSetup(msgspec.Struct, frozen=True):
     """What a guest is made of: device, voters, settings and id source.
 
     ``failure_rejects`` are the events whose votes a voter that fails rejects.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 import trio
 
 from hbtrio.nursery.guest.app_requests import VoterRequest
@@ -97,8 +97,7 @@ def _ignore(_: Grant) -> None:
     pass
 
 
-@attrs.frozen
-class _ScriptHandler:
+class _ScriptHandler(msgspec.Struct, frozen=True):
     processes: ProcessRunner
     path: str
     notify: ActionNotify

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
-import attrs
+import msgspec
 
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
 from hbtrio.system.side_pipe import SidePipe
@@ -39,8 +39,7 @@ class ScriptVerdict(Enum):
     NO_ANSWER = "no-answer"
 
 
-@attrs.frozen
-class ScriptAnswer:
+class ScriptAnswer(msgspec.Struct, frozen=True):
     """A script's verdict and reason.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import attrs
+import msgspec
 
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
@@ -54,7 +54,7 @@ class AllVoters:
         names, every = VoterNames(), []
         for one in (one for voters in self._kinds for one in voters.known()):
             name = names.take(one.name)
-            every.append(one if name == one.name else attrs.evolve(one, name=name))
+            every.append(one if name == one.name else msgspec.structs.replace(one, name=name))
         return every
 
 

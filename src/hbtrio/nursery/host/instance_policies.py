@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from hbtrio.config.instances import InstancePolicy, InstanceRules, InstanceSettings
@@ -155,7 +156,7 @@ def _read(xml: LiveXml, before: InstanceSettings | None) -> _Metadata:
 
 def rules_for(rules: HeartbeatRules, policy: InstancePolicy) -> HeartbeatRules:
     """Returns a host's rules as they hold for an instance."""
-    limits = attrs.evolve(
+    limits = msgspec.structs.replace(
         rules.limits,
         vote_max_s=policy.vote_max_s,
         notice_max_s=policy.notice_max_s,
