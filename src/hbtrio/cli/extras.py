@@ -7,8 +7,6 @@ later, at its first import of one of them.
 
 from __future__ import annotations
 
-import importlib.util
-import shlex
 import sys
 from typing import Final, NamedTuple
 
@@ -48,6 +46,10 @@ def require(need: Need) -> None:
         UserError: one or more are missing, with the command that installs them (status
             MISSING_PACKAGE).
     """
+    # Here, because the guest reads the table only.
+    import importlib.util
+    import shlex
+
     missing = [name for name in need.modules if importlib.util.find_spec(name) is None]
     if missing:
         pip = f"{shlex.quote(sys.executable)} -m pip install 'hbtrio[{need.extra}]'"

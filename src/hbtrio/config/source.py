@@ -7,7 +7,6 @@ a fault is one line and can't send control sequences to a terminal or a log.
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import sys
@@ -130,6 +129,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         key: the key in the file.
         known: all valid keys.
     """
+    import difflib  # here: a file without a fault needs none of it, in a small VM
+
     # Ignore case and the kind of dash, the most common mistakes.
     spellings = {_plain(name): name for name in known}
     near = difflib.get_close_matches(_plain(_cut(key)), spellings, n=1)
