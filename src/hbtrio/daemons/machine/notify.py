@@ -12,7 +12,6 @@ from functools import partial
 from hbtrio.config.expansion import expand
 from hbtrio.config.notify import NotifySettings
 from hbtrio.net.tls_files import client_files, token_files
-from hbtrio.net.webhook import Webhook
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.notifier import AlertChannel, Notifier
 from hbtrio.nursery.notify_command import NotifyCommand
@@ -49,6 +48,9 @@ async def open_notifier(
             argv_of = partial(expand, settings.command)
             channels.append(NotifyCommand(argv_of, processes, settings.timeout_s))
         if settings.webhook:
+            # Here: httpx is a tenth of a second of a host's start, and 8 MiB of its memory.
+            from hbtrio.net.webhook import Webhook
+
             secret, tls = None, None
             if settings.secret_file:
                 secret_file = token_files(settings.secret_file, f"{where}.secret_file")
