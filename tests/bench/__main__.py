@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from bench import agent, applications, host_parts, links, status
+from bench import agent, applications, guest, host_parts, links, status
 from bench.chart import chart
 from bench.comparison import C_FLOOR, HOST, PACKED, SHAPES
 from bench.faults import FAILED, FARM_DIED, MISSED, BenchFailed
@@ -40,6 +40,7 @@ PARTS: Final[Mapping[str, Measuring]] = {
     "storm": agent.storm,
     "queries": agent.queries,
     "applications": applications.applications,
+    "guest": guest.guest,
     "status": status.status,
     "links": links.links,
 }
@@ -54,6 +55,7 @@ BENCH: Final = (
     "storm",
     "queries",
     "applications",
+    "guest",
 )
 SCALE: Final = ("comparison", "crowd", "links")
 
