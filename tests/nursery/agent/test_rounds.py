@@ -538,6 +538,21 @@ async def test_a_clock_that_is_set_back_sends_no_verdict_that_was_stored_late(
     assert world.vim.verdicts == []
 
 
+async def test_a_verdict_does_not_wait_for_what_failed_before_the_disk_was_well(
+    world: AgentWorld,
+) -> None:
+    host = await world.bound_host()
+    world.worker.fault = "disk full"
+    await trio.sleep(80)  # the queue has been looked at in vain, and is again after up to 60 s
+    world.worker.fault = ""
+    host.silent()
+    await world.ask(Event.STOP, vote=True)
+    await trio.sleep(1)
+    await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(1)
+    assert [verdict[1:] for verdict in world.vim.verdicts] == [("stop", "reject", "no")]
+
+
 async def test_a_vote_is_asked_while_it_is_being_stored(world: AgentWorld) -> None:
     host = await world.bound_host()
     run, asked = world.worker.run, trio.Event()

@@ -31,6 +31,7 @@ from hbtrio.fsm.delivery import (
     RestInstance,
 )
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.vim_attempts import Reach, VimAttempts
 from hbtrio.policy.vim_pace import LEAST
@@ -164,9 +165,18 @@ class VimDelivery:
         """
         self._attempts.forget_all()
         await retry_forever(self._store.settle_interrupted)
+        backoff = Backoff()
         async with trio.open_nursery() as nursery:
             while True:
-                wait_s = await retry_forever(lambda: self._start_ready(nursery, given_up))
+                try:
+                    wait_s = await self._start_ready(nursery, given_up)
+                except StoreFault as fault:
+                    # Less if an entry is queued before: the store works again, and a verdict
+                    # must not expire meanwhile.
+                    wait_s = backoff.next_delay_s()
+                    _log.error("store: %s; retrying in %g s", fault, wait_s)
+                else:
+                    backoff.reset()
                 with trio.move_on_after(wait_s):
                     await self._outbox.wait()
 
