@@ -19,7 +19,13 @@ from hbtrio.simulate.observations import (
     Recorded,
     Verdict,
 )
-from hbtrio.simulate.order_observations import HoldEnded, HoldSet
+from hbtrio.simulate.order_observations import (
+    DrainBegan,
+    DrainEnded,
+    HoldEnded,
+    HoldSet,
+    Planned,
+)
 from hbtrio.simulate.scenario import Scenario
 from hbtrio.simulate.schedule import Schedule
 
@@ -78,6 +84,18 @@ def test_holds_are_set_and_over(seen: list[Observation]) -> None:
     assert all(one.stored for one in holds)
     ended = [one for one in seen if isinstance(one, HoldEnded) and one.certain]
     assert 0 < len(ended) < len(holds)
+
+
+def test_the_agent_drains_its_hosts_and_plans(seen: list[Observation]) -> None:
+    drains = {one.drain: one for one in seen if isinstance(one, DrainBegan)}
+    plans = {one.plan: one for one in seen if isinstance(one, Planned)}
+    assert {one.host for one in drains.values()} == {AGENT}
+    assert {one.site for one in plans.values()} == {AGENT}
+    assert plans.keys() < drains.keys()
+    assert drains.keys() == {one.drain for one in seen if isinstance(one, DrainEnded)}
+    acted = {one.action.partition(" ")[0] for one in seen if isinstance(one, ActionBegan)}
+    assert acted & plans.keys()
+    assert acted & (drains.keys() - plans.keys())
 
 
 def test_in_a_scenario_one_alone_acts() -> None:

@@ -31,6 +31,8 @@ from hbtrio.simulate.order_observations import (
     DrainEnded,
     HoldEnded,
     HoldSet,
+    Planned,
+    PlanStepped,
     Refused,
 )
 from hbtrio.simulate.plan_course import PlanCourse
@@ -138,7 +140,7 @@ async def drained(host: Host, turn: Drained = nothing, *, planned: str = "") -> 
         say=lambda _: None,
         quiet_s=100.0,
     )
-    await (course.plan(planned, WISH) if planned else course.drain(WISH))
+    await (course.plan(planned, WISH, (9.0, 20.0)) if planned else course.drain(WISH))
     return seen
 
 
@@ -175,7 +177,15 @@ async def test_a_drain_whose_first_line_never_came_is_found(
 
 async def test_a_plan_is_followed_as_a_drain(autojump_clock: trio.abc.Clock) -> None:
     host = Host([{"id": "d1"}], [began(), state("told"), state("done"), END])
-    assert await drained(host, planned="u0") == [BEGAN, ACTS, ACTED, ENDED]
+    assert await drained(host, planned="u0") == [
+        Planned(7, "d1", "vm0", "compute-0", 9.0, 20.0),
+        BEGAN,
+        PlanStepped(7, "d1", "told"),
+        ACTS,
+        PlanStepped(7, "d1", "done"),
+        ACTED,
+        ENDED,
+    ]
     assert host.asked == [("POST", "/v1/instances/u0/plan"), ("GET", "/v1/drains/d1/progress")]
 
 
@@ -229,6 +239,28 @@ async def test_nothing_is_planned_for_what_is_nowhere(autojump_clock: trio.abc.C
     await course.run(Random("plans"))
     assert seen
     assert host.asked == []
+
+
+async def test_an_agent_drains_hosts_that_are_drawn(autojump_clock: trio.abc.Clock) -> None:
+    host = Host(*([began(f"d{number}"), END] for number in range(40)))
+    course = DrainCourse(
+        "agent",
+        NAMES,
+        drained=nothing,
+        ask=host.ask,
+        hosts=("compute-0", "compute-1"),
+        restore=restore,
+        now=trio.current_time,
+        observe=lambda _: None,
+        say=lambda _: None,
+        quiet_s=trio.current_time() + 3000.0,
+    )
+    await course.run(Random("drains"))
+    assert {frozenset(wish["hosts"]) for wish in host.wishes} == {
+        frozenset({"compute-0"}),
+        frozenset({"compute-1"}),
+        frozenset({"compute-0", "compute-1"}),
+    }
 
 
 async def test_a_drain_that_was_refused_is_none(autojump_clock: trio.abc.Clock) -> None:

@@ -37,6 +37,8 @@ from hbtrio.simulate.order_observations import (
     DrainEnded,
     HoldEnded,
     HoldSet,
+    Planned,
+    PlanStepped,
     Refused,
 )
 from hbtrio.simulate.schedule import Fault, Schedule
@@ -179,6 +181,13 @@ EVERY: list[tuple[Observation, str, str]] = [
         "drain d1 begins, at most 2 at once",
     ),
     (DrainEnded(1, "d1", "drained"), "operators", "drain d1 is over: drained"),
+    (
+        Planned(1, "p1", "vm0", "compute-0", 5, 9),
+        "vm0",
+        "p1 is planned for 5.000 to 9.000 s",
+    ),
+    (PlanStepped(1, "p1", "asked"), "operators", "plan p1: asked"),
+    (PlanStepped(1, "p1", "skipped", "busy"), "operators", "plan p1: skipped, busy"),
     (Refused(1, "compute-0", "r1"), "compute-0", "refuses r1, which came too late"),
 ]
 

@@ -1,4 +1,4 @@
-"""What the operators of a host without an agent want when they drain it, and how they follow it.
+"""What operators want when they drain a host, or an agent its hosts, and how they follow it.
 
 A planned action is followed in the same way: its host keeps it as a drain of one instance.
 """
@@ -14,7 +14,13 @@ import trio
 
 from hbtrio.simulate.observations import ActionBegan, ActionEnded, Observation, Owner
 from hbtrio.simulate.operator_course import GONE
-from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded
+from hbtrio.simulate.order_observations import (
+    LOST,
+    DrainBegan,
+    DrainEnded,
+    Planned,
+    PlanStepped,
+)
 from hbtrio.simulate.requests import drain_action
 
 #: Seconds between two drains of a host, on average.
@@ -48,13 +54,14 @@ class Drained(Protocol):
 
 
 class DrainCourse:
-    """The operators who drain one host.
+    """The operators who drain one host, or the hosts of an agent.
 
     Args:
-        host: its name.
+        host: the name of the host, or the agent.
         names: the instances' names by uuid.
         drained: called with an instance, the drain, and whether the drain has it in turn.
-        ask: asks the host.
+        ask: asks the host, or the agent.
+        hosts: the agent's, of which each drain has some; none at a host.
         restore: starts an instance that was stopped.
         now: the time of the run, in seconds.
         observe: called with what is observed.
@@ -69,6 +76,7 @@ class DrainCourse:
         *,
         drained: Drained,
         ask: Ask,
+        hosts: tuple[str, ...] = (),
         restore: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
         observe: Callable[[Observation], None],
@@ -79,6 +87,7 @@ class DrainCourse:
         self._names = names
         self._drained = drained
         self._ask = ask
+        self._hosts = hosts
         self._restore = restore
         self._now = now
         self._observe = observe
@@ -98,14 +107,16 @@ class DrainCourse:
         while self._now() < self._quiet_s:
             await trio.sleep(draw.expovariate(1 / DRAIN_S))
             action = draw.choice(("reboot", "stop"))
-            wish = {
+            wish: dict[str, Any] = {
                 "action": action,
                 "parallel": draw.choice((1, 1, 2)),
                 "order": draw.choice(("name", "group")),
                 "retry_for_s": draw.choice(_RETRY_S),
-                "on_reject": draw.choice(("wait", "wait", "skip", "abort")),
+                "on_reject": draw.choice(("wait", "force", "force", "skip", "abort")),
                 "ignore_hold": draw.random() < 0.2,
             }
+            if self._hosts:
+                wish["hosts"] = draw.sample(self._hosts, draw.randint(1, len(self._hosts)))
             cancel_s = draw.uniform(*_CANCEL_S) if draw.random() < _CANCELLED else None
             if self._now() >= self._quiet_s:
                 return
@@ -129,16 +140,24 @@ class DrainCourse:
         self._say(f"drains {self._host}: {dict(wish)}")
         await self._follow(partial(self._listen, "POST", "/v1/drains", dict(wish)), "", cancel_s)
 
-    async def plan(self, uuid: str, wish: Mapping[str, Any], cancel_s: float | None = None) -> None:
+    async def plan(
+        self,
+        uuid: str,
+        wish: Mapping[str, Any],
+        times: tuple[float, float],
+        cancel_s: float | None = None,
+    ) -> None:
         """Plans an action on an instance, and follows it as :meth:`drain` does.
 
         Args:
             uuid: the instance.
             wish: what is posted.
+            times: from when on its guest is asked, and when it comes without its vote, in seconds
+                of the run.
             cancel_s: after how long it is cancelled, in seconds; None: it is not.
         """
         self._say(f"plans for {self._names[uuid]}: {dict(wish)}")
-        await self._follow(partial(self._plan, uuid, dict(wish)), uuid, cancel_s)
+        await self._follow(partial(self._plan, uuid, dict(wish), times), uuid, cancel_s)
 
     async def _follow(
         self, begin: Callable[[], Awaitable[None]], planned: str, cancel_s: float | None
@@ -158,10 +177,12 @@ class DrainCourse:
                     await self._find()
             nursery.cancel_scope.cancel()
 
-    async def _plan(self, uuid: str, wish: dict[str, Any]) -> None:
+    async def _plan(self, uuid: str, wish: dict[str, Any], times: tuple[float, float]) -> None:
         try:
             async for body in self._ask("POST", f"/v1/instances/{uuid}/plan", wish):
                 self._drain = body["id"]
+                name = self._names[uuid]
+                self._observe(Planned(self._now(), self._drain, name, self._host, *times))
         except GONE as fault:
             self._say(f"plan for {self._names[uuid]}: {type(fault).__name__}: {fault}")
 
@@ -213,6 +234,11 @@ class DrainCourse:
                 self._drain, self._is_known = line["id"], True
                 self._observe(DrainBegan(self._now(), self._drain, self._host, line["parallel"]))
             case "instance":
+                if self._planned:
+                    step = PlanStepped(
+                        self._now(), self._drain, line["state"], line.get("reason", "")
+                    )
+                    self._observe(step)
                 self._instance(line["uuid"], line["state"])
             case "end":
                 self._end(line["outcome"])

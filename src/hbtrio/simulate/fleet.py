@@ -99,7 +99,7 @@ class Fleet:
             self.instances,
             schedule.quiet_s,
             schedule.scenario,
-            has_agent=schedule.has_agent,
+            controller=None if self.controller is None else self.controller.machine,
         )
         self._users: list[Vim | Operators] = [] if self.vim is None else [self.vim]
         if self.vim is None or schedule.scenario is None:  # a scenario has one who acts

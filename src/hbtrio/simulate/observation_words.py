@@ -35,6 +35,8 @@ from hbtrio.simulate.order_observations import (
     DrainEnded,
     HoldEnded,
     HoldSet,
+    Planned,
+    PlanStepped,
     Refused,
 )
 
@@ -105,6 +107,10 @@ def words_of(observation: Observation) -> Words:
             return Words(host, f"drain {drain} begins, at most {most} at once")
         case DrainEnded(drain=drain, outcome=outcome):
             return Words("operators", f"drain {drain} is over: {outcome}")
+        case Planned(instance=instance, plan=plan, not_before_s=not_before_s, before_s=before_s):
+            return Words(instance, f"{plan} is planned for {not_before_s:.3f} to {before_s:.3f} s")
+        case PlanStepped(plan=plan, state=state, reason=reason):
+            return Words("operators", f"plan {plan}: {state}{f', {reason}' if reason else ''}")
         case Refused(process=process, request=request):
             return Words(process, f"refuses {request}, which came too late")
     raise TypeError(f"no words for {observation}")

@@ -26,6 +26,9 @@ _TAKING_OVER: Final = 0.3
 #: How often an action is wanted, compared with the others.
 _ACTIONS: Final = {"reboot": 3, "stop": 2, "pause": 3}
 
+#: The steps of a line after which nothing comes.
+_ENDS: Final = ("end", "lost")
+
 #: The host, or the connection to it, has gone before the answer was complete.
 GONE: Final = (OSError, trio.BrokenResourceError, h11.RemoteProtocolError, UserError)
 
@@ -105,7 +108,7 @@ class OperatorCourse:
         try:
             wish = {"action": action, "force": force, "take_over": take_over}
             async for line in self._ask(uuid, wish):
-                if not began:
+                if not began and line.get("step") not in _ENDS:
                     began = True
                     self._observe(ActionBegan(self._now(), label, name, Owner.OPERATOR, not force))
                 self._requests.heard(uuid, line)

@@ -1,8 +1,9 @@
 """Simulates operators, who act through the control sockets of hosts or, beside a VIM, of the agent.
 
 Each instance has an operator who wants something of it now and then, and asks its host or the agent
-as ``hbtrio ctl act`` does; another puts it on hold. Where there is no agent, one plans an action on
-it, and each host has one who drains it. What is answered line by line is what the operator knows.
+as ``hbtrio ctl act`` does; others put it on hold, and plan an action on it. Each host has
+one who drains it, and an agent one who has it drain its hosts. What is answered line by line is
+what the operator knows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from hbtrio.simulate.desk import Desk
 from hbtrio.simulate.drain_course import DrainCourse
 from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.instance import Instance
-from hbtrio.simulate.observations import Owner
+from hbtrio.simulate.machine import Machine
+from hbtrio.simulate.observations import AGENT, Owner
 from hbtrio.simulate.operator_course import WISH_S, OperatorCourse
 from hbtrio.simulate.places import AGENT_OPERATOR, Stage
 from hbtrio.simulate.plan_course import PlanCourse
@@ -38,7 +40,7 @@ class Operators:
         instances: the instances.
         quiet_s: from when on nobody wants anything, in seconds.
         scenario: the one thing that happens instead; None: what they want.
-        has_agent: whether they ask the agent, beside a VIM.
+        controller: the machine of the agent that they ask, beside a VIM; None: they ask the hosts.
     """
 
     def __init__(
@@ -49,10 +51,14 @@ class Operators:
         quiet_s: float,
         scenario: Scenario | None,
         *,
-        has_agent: bool,
+        controller: Machine | None,
     ) -> None:
         self._scenario = scenario
-        self._has_agent = has_agent
+        self._has_agent = has_agent = controller is not None
+        #: The machines by whose clocks actions are planned.
+        self._clocks = {name: host.machine for name, host in hosts.items()}
+        if controller is not None:
+            self._clocks[AGENT] = controller
         self._desk = Desk(stage)
         self.process = self._desk.process
         self._stage = stage
@@ -94,9 +100,7 @@ class Operators:
             for instance in self._instances:
                 draw = random(f"holds on {instance.name}")
                 nursery.start_soon(self._hold_course(instance).run, draw)
-            if self._has_agent:
-                return
-            for name in self._hosts:
+            for name in [AGENT] if self._has_agent else self._hosts:
                 nursery.start_soon(self._drain_course(name).run, random(f"drains of {name}"))
             for instance in self._instances:
                 draw = random(f"plans for {instance.name}")
@@ -128,17 +132,21 @@ class Operators:
         )
 
     def _drain_course(self, name: str) -> DrainCourse:
-        host = self._hosts[name]
+        """The drains and plans of a host, or of the agent, which drains the hosts that it draws."""
+        is_agent = name == AGENT
+        address = AGENT_OPERATOR if is_agent else self._hosts[name].control_address
 
         async def restore(uuid: str) -> None:
             await trio.lowlevel.checkpoint()
-            self._by_uuid[uuid].boot(host)
+            self._is_there(uuid)
+            self._by_uuid[uuid].boot(self._hosts[self._last[uuid] if is_agent else name])
 
         return DrainCourse(
             name,
             self._names,
             drained=self.requests.drained,
-            ask=partial(self._desk.ask, host.control_address),
+            ask=partial(self._desk.ask, address),
+            hosts=tuple(self._hosts) if is_agent else (),
             restore=restore,
             now=self._now,
             observe=self._stage.observe,
@@ -147,13 +155,14 @@ class Operators:
         )
 
     def _plan_course(self, instance: Instance) -> PlanCourse:
-        """The plans for an instance, which stays on its host."""
+        """The plans for an instance: at the agent, or at its host, on which it stays."""
         self._is_there(instance.uuid)
-        name = self._last[instance.uuid]
+        name = AGENT if self._has_agent else self._last[instance.uuid]
+        machine = self._clocks[name]
         return PlanCourse(
             instance.uuid,
             self._drain_course(name),
-            utc=lambda: self._hosts[name].machine.utc() if instance.place is not None else None,
+            utc=lambda: machine.utc() if instance.place is not None else None,
             now=self._now,
             quiet_s=self._quiet_s,
         )

@@ -55,6 +55,34 @@ class DrainEnded(Observation):
 
 
 @attrs.frozen
+class Planned(Observation):
+    """Somebody has planned an action on an instance; the times are in seconds of the run.
+
+    Args:
+        plan: its id.
+        instance: the instance.
+        site: who carries it out: a host, or the agent.
+        not_before_s: from when on its guest is to be asked.
+        before_s: when it is to be performed without its vote.
+    """
+
+    plan: str
+    instance: str
+    site: str
+    not_before_s: float
+    before_s: float
+
+
+@attrs.frozen
+class PlanStepped(Observation):
+    """Who follows a plan has heard of its state, a word of docs/drain.md, and why it is so."""
+
+    plan: str
+    state: str
+    reason: str = ""
+
+
+@attrs.frozen
 class Refused(Observation):
     """A host has refused a command of the agent that came too late."""
 

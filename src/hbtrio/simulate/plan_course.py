@@ -1,4 +1,4 @@
-"""What the operators of a host without an agent plan for an instance: an action in some seconds."""
+"""What operators plan for an instance: an action in some seconds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class PlanCourse:
 
     Args:
         uuid: the instance's uuid.
-        plans: asks its host for a plan, and follows it.
-        utc: reads the clock of its host; None: it is on none.
+        plans: asks its host or the agent for a plan, and follows it.
+        utc: reads the clock of who is asked; None: the instance is on no host.
         now: the time of the run, in seconds.
         quiet_s: when the last plan is over, in seconds.
     """
@@ -66,5 +66,6 @@ class PlanCourse:
                     "before": (utc + timedelta(seconds=end_s)).isoformat(),
                     "ignore_hold": draw.random() < 0.2,
                 }
-                await self._plans.plan(self._uuid, wish, cancel_s)
+                times = self._now() + begin_s, self._now() + end_s
+                await self._plans.plan(self._uuid, wish, times, cancel_s)
                 await self._plans.rest(action, draw)

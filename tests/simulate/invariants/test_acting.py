@@ -15,6 +15,7 @@ from hbtrio.simulate.observations import (
     Owner,
     Placed,
     Purpose,
+    Verdict,
 )
 from hbtrio.simulate.order_observations import HoldSet
 from support.judged import (
@@ -116,14 +117,18 @@ MOVED = Placed(45, "vm0", "compute-1")
         (VIM, [MOVED], "moved"),
         (VIM, [MOVED, Placed(46, "vm0", "compute-0")], VIOLATED),
         (VIM, [Placed(45, "vm1", "compute-1")], VIOLATED),
-        (OPERATOR, [MOVED], VIOLATED),
+        (OPERATOR, [MOVED], "moved"),
+        (OPERATOR, [Placed(45, "vm1", "compute-1")], VIOLATED),
     ],
 )
-def test_the_vim_acts_where_a_vm_is_now(
+def test_whoever_acts_does_so_where_a_vm_is_now(
     owner: Owner, stream: list[Observation], outcome: str
 ) -> None:
     began = [Placed(1, "vm0", "compute-0"), action(40, OPERATOR)]
     assert judged("one-owner", *began, *stream, action(50, owner, "a2")).outcome == outcome
+
+
+ACTS = action(49, VIM, "a2")
 
 
 def verdict_of_vim(at_s: float, *, process: str = "compute-0") -> list[Observation]:
@@ -144,6 +149,9 @@ def verdict_of_vim(at_s: float, *, process: str = "compute-0") -> list[Observati
         ([*verdict_of_vim(50), *during(44, 45, C.LINK_DOWN, "compute-0")], "unheard"),
         ([*verdict_of_vim(50), *during(44, 45, C.LINK_DOWN, "compute-1")], VIOLATED),
         ([*during(33, 34, C.VIM_AWAY, "vim"), *verdict_of_vim(50)], VIOLATED),
+        ([Verdict(34.99, "r1", "reject"), asked(35, 60, action="a2"), ACTS], "overtook"),
+        ([Verdict(34.99, "r1", "allow"), asked(35, 60, action="a2"), ACTS], VIOLATED),
+        ([asked(35, 60, action="a2"), Verdict(36, "r1", "reject"), ACTS], VIOLATED),
     ],
 )
 def test_the_vim_acts_beside_an_operator_only_on_what_was_agreed_before(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from hbtrio.simulate.observations import (
+    AGENT,
     Began,
     CommandEnded,
     Condition,
     Notified,
     Observation,
+    Placed,
     Purpose,
 )
 from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded
@@ -19,6 +21,8 @@ C = Condition
 ONE = DrainBegan(40, "d1", "compute-0", 1)
 TWO = DrainBegan(40, "d1", "compute-0", 2)
 ENDED = DrainEnded(60, "d1", "drained")
+HERE = Placed(1, "vm0", "compute-0")
+BY_AGENT = DrainBegan(40, "d1", AGENT, 1)
 
 
 def told(at_s: float, instance: str = "vm0", event: str = "stop", drain: str = "d1") -> Notified:
@@ -82,6 +86,11 @@ def test_no_more_actions_at_once_than_asked_for(stream: list[Observation], outco
         ([ONE, told(50), *during(51, 52, C.GUEST_DOWN), ENDED], "guest-away"),
         ([ONE, *during(40, 49, C.CHANNEL_DISTURBED), told(50), ENDED], "guest-away"),
         ([*during(20, 30, C.CHANNEL_DISTURBED), ONE, told(50), ENDED], VIOLATED),
+        ([HERE, BY_AGENT, told(50), ENDED], VIOLATED),
+        ([HERE, BY_AGENT, told(50), *during(55, 56, C.LINK_DOWN, "compute-0"), ENDED], "unlinked"),
+        ([HERE, BY_AGENT, told(50), *during(55, 56, C.DOWN, AGENT), ENDED], "unlinked"),
+        ([HERE, BY_AGENT, told(50), *during(55, 56, C.LINK_DOWN, "compute-1"), ENDED], VIOLATED),
+        ([HERE, ONE, told(50), *during(55, 56, C.DOWN, "compute-0"), ENDED], VIOLATED),
     ],
 )
 def test_who_was_told_has_the_action_or_its_end(stream: list[Observation], outcome: str) -> None:

@@ -22,13 +22,18 @@ from hbtrio.simulate.observations import (
     Decided,
     Observation,
     Owner,
+    Placed,
     Purpose,
     Reported,
+    Verdict,
 )
 from hbtrio.simulate.truth import Action
 
 #: For how long libvirt's last answer may be true no more when a command begins, in seconds.
 ASKED_S: Final = 2.0
+
+#: The longest window of a vote, in seconds.
+_LONGEST_VOTE_S: Final = 15.0
 
 #: After how long without the next step an action of the VIM lapses, in seconds.
 NEXT_STEP_S: Final = 60.0
@@ -74,20 +79,30 @@ _UNHEARD: Final = Excuse(
 _MOVED: Final = Excuse(
     "moved", "the VM has moved away from the host on which an operator's action is in progress"
 )
+_OVERTOOK: Final = Excuse(
+    "overtook",
+    "the reject of the VIM's vote came just before the reply to its question, and the VIM took it "
+    "for none",
+)
 
 
 class OneOwner(Invariant):
     """An instance has one owner at a time: the VIM, an operator or one command."""
 
     name = "one-owner"
-    excuses = (LOG, _LAPSED, _NOTICE, _TAKEN, _UNHEARD, _MOVED)
+    excuses = (LOG, _LAPSED, _NOTICE, _TAKEN, _UNHEARD, _OVERTOOK, _MOVED)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
         #: The last vote of each action of the VIM.
         self._votes: dict[str, Asked] = {}
+        #: When the reject of a vote has reached the VIM.
+        self._rejected_s: dict[str, float] = {}
         #: When a vote was first decided in favour of its event.
         self._agreed_s: dict[str, float] = {}
+        #: Where each instance is, and since when, with where it was before.
+        self._here: dict[str, str] = {}
+        self._came: dict[str, tuple[float, str]] = {}
         #: The host on which each instance was when an action on it began.
         self._hosts: dict[str, str] = {}
 
@@ -96,15 +111,26 @@ class OneOwner(Invariant):
         match observation:
             case Asked(vote=True, owner=Owner.VIM, action=action):
                 self._votes[action] = observation
+            case Verdict(request=request, result=result) if result == REJECT:
+                self._rejected_s.setdefault(request, observation.at_s)
             case Decided(request=request, result=result) if result != REJECT:
                 self._agreed_s.setdefault(request, observation.at_s)
             case CommandBegan():
                 self._command(observation)
+            case Placed(instance=instance, host=host):
+                self._came[instance] = observation.at_s, self._here.get(instance, "")
+                self._here[instance] = host
             case ActionBegan(action=action, instance=instance):
-                self._hosts[action] = self.truth.host_of.get(instance, "")
+                self._hosts[action] = self._host_of(observation)
                 for other in self.truth.actions(observation.instance):
                     if other.began is not observation:
                         self._action(observation, other)
+
+    def _host_of(self, began: ActionBegan) -> str:
+        """Where an action has begun: an operator hears of it after that."""
+        came_s, before = self._came.get(began.instance, (-math.inf, ""))
+        is_before = began.owner is Owner.OPERATOR and began.at_s - came_s <= self.bounds.way_s
+        return before if is_before else self._here.get(began.instance, "")
 
     def _command(self, command: CommandBegan) -> None:
         instance = command.instance
@@ -114,6 +140,7 @@ class OneOwner(Invariant):
                 self.judge(
                     f"{what} beside {other.name}, which began at {other.at_s:.3f} s",
                     (LOG, "log" in (command.name, other.name)),
+                    (_MOVED, other.purpose is Purpose.ACTION and other.host != command.host),
                 )
         if command.purpose is Purpose.ACTION:
             return
@@ -132,8 +159,9 @@ class OneOwner(Invariant):
             (_TAKEN, self._takes(began, vote, other)),
             (_NOTICE, by_vim and not began.voted),
             (_LAPSED, self._lapsed(other)),
-            (_UNHEARD, by_vim and vote is not None and self._was_unheard(vote)),
-            (_MOVED, by_vim and self._hosts[other.began.action] != self._hosts[began.action]),
+            (_UNHEARD, by_vim and began.voted and self._was_unheard(began, vote)),
+            (_OVERTOOK, vote is not None and self._overtook(vote)),
+            (_MOVED, self._hosts[other.began.action] != self._hosts[began.action]),
         )
 
     def _takes(self, began: ActionBegan, vote: Asked | None, other: Action) -> bool:
@@ -143,14 +171,21 @@ class OneOwner(Invariant):
         agreed_s = math.inf if vote is None else self._agreed_s.get(vote.request, math.inf)
         return other.began.owner is Owner.OPERATOR and agreed_s <= other.began.at_s
 
-    def _was_unheard(self, vote: Asked) -> bool:
-        """Whether whoever passes on the verdict of a vote was away since it was asked."""
-        truth, host = self.truth, self.truth.host_of.get(vote.instance, "")
+    def _was_unheard(self, began: ActionBegan, vote: Asked | None) -> bool:
+        """Whether whoever passes on the verdict of a vote was away since it was asked.
+
+        Without a reply to its question it was asked within the longest vote before the action.
+        """
+        truth, host = self.truth, self.truth.host_of.get(began.instance, "")
+        since_s = began.at_s - _LONGEST_VOTE_S if vote is None else vote.at_s
         return (
-            truth.held_since(vote.at_s, VIM, Condition.VIM_AWAY)
-            or truth.held_since(vote.at_s, AGENT, *AWAY, Condition.DISK_BAD)
-            or truth.held_since(vote.at_s, host, *AWAY, Condition.LINK_DOWN)
+            truth.held_since(since_s, VIM, Condition.VIM_AWAY)
+            or truth.held_since(since_s, AGENT, *AWAY, Condition.DISK_BAD)
+            or truth.held_since(since_s, host, *AWAY, Condition.LINK_DOWN)
         )
+
+    def _overtook(self, vote: Asked) -> bool:
+        return self._rejected_s.get(vote.request, math.inf) <= vote.at_s
 
     def _lapsed(self, action: Action) -> bool:
         return (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from hbtrio.simulate.invariant import Invariant
+from hbtrio.simulate.invariant import Excuse, Invariant
+from hbtrio.simulate.invariants.excuses import AWAY
 from hbtrio.simulate.invariants.notices import ARRIVES_S, ENDS, GUEST_AWAY, UNREACHABLE
 from hbtrio.simulate.observations import (
+    AGENT,
     Began,
     CommandBegan,
     CommandEnded,
@@ -20,13 +22,18 @@ from hbtrio.simulate.order_observations import LOST, DrainBegan, DrainEnded
 
 #: For how long before a notice arrived its guest may have been away: a window.
 _WINDOW_S: Final = 15.0
+_UNLINKED: Final = Excuse(
+    "unlinked",
+    "the drain is an agent's, and the link of the VM's host was away, or the agent: a host that "
+    "does not hear of the drain's end goes on with its action",
+)
 
 
 class DrainBounded(Invariant):
     """A drain acts on no more VMs at once than it may; each it tells has its action or its end."""
 
     name = "drain-bounded"
-    excuses = (GUEST_AWAY,)
+    excuses = (GUEST_AWAY, _UNLINKED)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -78,7 +85,15 @@ class DrainBounded(Invariant):
                 f"{instance} was told of {told.event} at {told.at_s:.3f} s by drain {drain}, which "
                 "is over",
                 (GUEST_AWAY, self.truth.held_since(since_s, instance, *UNREACHABLE)),
+                (_UNLINKED, self._is_unlinked(drain, instance, since_s)),
             )
+
+    def _is_unlinked(self, drain: str, instance: str, since_s: float) -> bool:
+        host = self.truth.host_of.get(instance, "")
+        return self._drains[drain].host == AGENT and any(
+            self.truth.held_since(since_s, who, *AWAY, Condition.LINK_DOWN, Condition.DISK_BAD)
+            for who in (AGENT, host)
+        )
 
 
 def _drain_of(notified: Notified) -> str:

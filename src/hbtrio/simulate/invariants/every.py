@@ -16,6 +16,7 @@ from hbtrio.simulate.invariants.groups import GroupKept
 from hbtrio.simulate.invariants.holds import HoldKept
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
 from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
+from hbtrio.simulate.invariants.plans import PlanKept
 from hbtrio.simulate.invariants.processes import (
     MemoryBounded,
     NoCrash,
@@ -47,6 +48,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     GroupKept,
     HoldKept,
     DrainBounded,
+    PlanKept,
     NothingStale,
     HistoryAgrees,
     NothingOutlives,
