@@ -78,19 +78,6 @@ def still_open(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
     return records(_round, rows(db, text))
 
 
-def accepted_votes(db: sqlite3.Connection, since: float) -> tuple[RoundRecord, ...]:
-    """Returns the votes that were closed since then without a reject, and followed by no notice.
-
-    Those of which the requester had no reply are left out.
-    """
-    text = (
-        f"SELECT {_COLUMNS} FROM rounds WHERE answered_at >= ? AND vote AND replied AND result <> ?"
-        " AND NOT EXISTS (SELECT 1 FROM rounds AS later WHERE NOT later.vote"
-        " AND later.uuid = rounds.uuid AND later.asked_at >= rounds.asked_at) ORDER BY answered_at"
-    )
-    return records(_round, rows(db, text, since, VoteResult.REJECT))
-
-
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
     """Removes rounds closed before ``older_than``; returns how many."""
     return changed(

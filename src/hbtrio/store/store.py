@@ -169,11 +169,6 @@ class Store(DaemonStore):
         """Returns the open rounds, the oldest first; after a restart, those left over."""
         return await self._worker.run(rounds.still_open)
 
-    async def accepted_votes(self, since: datetime) -> tuple[RoundRecord, ...]:
-        """Returns votes that wait for their notice; see :func:`.rounds.accepted_votes`."""
-        edge = since.timestamp()
-        return await self._worker.run(lambda db: rounds.accepted_votes(db, edge))
-
     # -- reports of hosts --------------------------------------------------------------------------
 
     async def take_report(

@@ -390,6 +390,8 @@ class Agents(RuleBasedStateMachine):
             await self._running.aclose()
             for host in self.hosts:
                 host.up = False
+            for vm in self.vms:
+                vm.voted_until = 0.0  # see docs/groups.md
             await self._start()
             for number in sorted(dials):
                 await self._dial(number)

@@ -15,7 +15,6 @@ from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.config.groups import GroupSettings
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_S
 from hbtrio.fsm.ownership import NEXT_STEP_S
-from hbtrio.wire.link_messages import VIM as VIM_NAME
 from hbtrio.wire.vocabulary import ActionName, Event, Health, VoteResult
 from support.agent_world import AgentWorld, agent_world
 from support.lines import members
@@ -178,54 +177,6 @@ async def test_after_a_restart_names_are_awaited(tmp_path: Path, autojump_clock:
         why = "the agent has just started, and waits for the instances of compute-0, compute-1"
         assert refusal(world) == f"groups: {why}"
         await two_hosts(world)
-        assert refusal(world) == ""
-
-
-async def test_an_accepted_vote_keeps_its_place_over_a_restart_and_a_lost_link(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with agent_world(tmp_path, groups=GROUPS) as world:
-        await two_hosts(world)
-        began = trio.current_time()
-        await world.ask(Event.STOP, vote=True)
-        await wait_all_tasks_blocked()
-        await trio.sleep(20)
-    async with agent_world(tmp_path, groups=GROUPS, number=1) as world:
-        first, _ = await two_hosts(world)
-        assert refusal(world) == blocked("is stopping")
-        await first.cut()
-        assert refusal(world) != ""
-        await world.bound_host(host=first)
-        await trio.sleep_until(began + NEXT_STEP_S - 0.1)
-        assert refusal(world) == blocked("is stopping")
-        await trio.sleep(0.2)
-        assert refusal(world) == ""
-
-
-@pytest.mark.parametrize("end", ["rejected", "notice", "by an operator", "unheard"])
-async def test_no_other_vote_has_a_place_after_a_restart(
-    end: str, tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with agent_world(tmp_path, groups=GROUPS) as world:
-        first, _ = await two_hosts(world)
-        if end == "rejected":
-            first.answering(VoteResult.REJECT, "no")
-        if end in ("by an operator", "unheard"):
-            who = "operator" if end == "by an operator" else VIM_NAME
-            asked = await world.agent.rounds.ask(VM, Event.PAUSE, vote=True, who=who)
-            if end == "by an operator":
-                await world.agent.rounds.ends.replied(asked.command_id, VM)
-        else:
-            await world.ask(Event.PAUSE, vote=True)
-        await wait_all_tasks_blocked()
-        if end == "notice":
-            await world.ask(Event.PAUSE, vote=False)
-            await wait_all_tasks_blocked()
-            await world.ask(Event.UNPAUSE, vote=False)
-            await wait_all_tasks_blocked()
-    async with agent_world(tmp_path, groups=GROUPS, number=1) as world:
-        await two_hosts(world)
-        await trio.sleep(1)
         assert refusal(world) == ""
 
 

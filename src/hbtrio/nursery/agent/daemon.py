@@ -253,7 +253,7 @@ async def open_agent(
 
         nursery.start_soon(run_guard, guard, resting)
         await ends.resume()
-        await rounds.resumed()
+        rounds.resumed()
         await nursery.start(mass_failure_guard.run)
         nursery.start_soon(supervisor.keep, "holds", holds.run)
         await events.await_hosts()

@@ -155,9 +155,9 @@ class FleetGroups:
 
     # -- what the VIM does ------------------------------------------------------------------------
 
-    def vote_accepted(self, uuid: str, event: Event, for_s: float = NEXT_STEP_S) -> None:
-        """Takes that the VIM's vote was not rejected: its notice is next, within ``for_s``."""
-        self._announce(uuid, event, for_s)
+    def vote_accepted(self, uuid: str, event: Event) -> None:
+        """Takes that the VIM's vote was not rejected: its notice is next."""
+        self._announce(uuid, event, NEXT_STEP_S)
 
     def noticed(self, uuid: str, event: Event) -> None:
         """Takes a notice, of whomever."""
@@ -238,8 +238,7 @@ class FleetGroups:
                 self.hold(uuid, event, _HOST)
         for uuid, announced in tuple(self._announced.items()):
             is_well = not self._state_of(uuid)
-            # Of one that is not reported it is not known.
-            announced.was_down |= not is_well and self._is_reported(uuid)
+            announced.was_down |= not is_well
             freezes = EVENT_TABLE[announced.event].effect is ExpectedEffect.FREEZES
             if now >= announced.lapses_at or (is_well and announced.was_down and not freezes):
                 self._over(uuid)
@@ -257,18 +256,13 @@ class FleetGroups:
             event = live.acting or event
         return event if event in TAKING_DOWN else None
 
-    def _is_reported(self, uuid: str) -> bool:
-        return self._fleet.live(uuid) is not None and (
-            self._fleet.host_of(uuid) in self._fleet.sessions
-        )
-
     def _state_of(self, uuid: str) -> str:
         """What an instance is, as its groups say it; "" if it is available."""
         bound = self._fleet.instances.get(uuid)
         if bound is None:
             return "is gone"
         live = self._fleet.live(uuid)
-        if live is None or not self._is_reported(uuid):
+        if live is None or bound.hostname not in self._fleet.sessions:
             return f"is not reported by {bound.hostname}"
         if not live.heartbeating:
             return f"is {live.state}"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import trio
 
 from hbtrio.fsm.fleet_round import FleetRound
-from hbtrio.fsm.ownership import NEXT_STEP_S
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession
@@ -162,19 +161,8 @@ class Rounds:
         self.ends.hold(current)
         return OpenedRound(record.command_id, opened.seconds, current.outcome)
 
-    async def resumed(self) -> None:
-        """Takes the instances' places for the VIM's votes that a previous process has left.
-
-        They are open, or were accepted and wait for their notice.
-
-        Raises:
-            StoreFault: the store can't be read.
-        """
-        now = self._wall_clock()
-        for record in await self._store.accepted_votes(now - timedelta(seconds=NEXT_STEP_S)):
-            if record.asked_by == VIM and record.answered_at is not None:
-                age_s = max(0.0, (now - record.answered_at).total_seconds())
-                self._groups.vote_accepted(record.uuid, record.event, NEXT_STEP_S - age_s)
+    def resumed(self) -> None:
+        """Takes the instances' places for the votes that a previous process has left open."""
         for current in self.ends.open:
             if current.record.vote and current.record.asked_by == VIM:
                 self._hold(current)
