@@ -127,7 +127,7 @@ async def bench(
             VOTE=4,
             SHUTDOWN_NOTICE=4,
             SUSPEND_NOTICE=4,
-            RESUME_NOTICE=4,
+            RESUME_NOTICE=12,  # on a busy machine a kill comes seconds after what it follows
             RESTART=restart_s,
         )
         directory = vm.directory

@@ -31,15 +31,17 @@ class WindowTasks:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs windows within the block. A failed window cancels it; its end aborts the rest."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                waiting, self._waiting = self._waiting, []
-                for window, handlers in waiting:
-                    self._nursery.start_soon(self._hold, window, handlers)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            waiting, self._waiting = self._waiting, []
+            for window, handlers in waiting:
+                nursery.start_soon(self._hold, window, handlers)
+            try:
                 yield
-                self._nursery.cancel_scope.cancel()
-        finally:
-            self._nursery = None
+            finally:
+                # The nursery takes no more after its last task, and this block ends later.
+                self._nursery = None
+            nursery.cancel_scope.cancel()
 
     def end(self) -> None:
         """Ends :meth:`running`, if the owner runs, by cancelling the block."""
