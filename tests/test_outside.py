@@ -160,6 +160,7 @@ EXCEPTED: Final = {
         " threading",
         _WORLD + "the file of a store",
     ),
+    "store/postgres.py": ("threading", _WORLD + "the database of a store"),
     "store/worker.py": (
         "threading trio.lowlevel.current_trio_token trio.to_thread",
         _WORLD + "the thread of a store",

@@ -184,6 +184,36 @@ def test_all_faults_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u@a,b:5433/hb?sslmode=verify-full", "postgresql://a,b:5433/hb"),
+        ("postgresql://a", "postgresql://a"),
+        ("postgresql://[2001:db8::1]:5432/hb", "postgresql://[2001:db8::1]:5432/hb"),
+        ("postgresql:///hb?host=/run/postgresql", "postgresql:///hb"),
+    ],
+)
+def test_a_database_instead_of_the_file(url: str, place: str) -> None:
+    assert parse(f'[store]\nurl = "{url}"').store.place == place
+    assert parse('[store]\nfile = "/s"').store.place == "/s"
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("postgres://a/b", 'must be a postgresql URL, or empty, got "postgres://a/b"'),
+        ("/var/lib/x", 'must be a postgresql URL, or empty, got "/var/lib/x"'),
+        ("postgresql://a b/c", 'must be a postgresql URL, or empty, got "postgresql://a b/c"'),
+        ("postgresql://u:secret@a/b", None),
+        ("postgresql://u@a/b?sslmode=require&password=secret", None),
+    ],
+)
+def test_urls_that_are_none_or_have_a_secret(url: str, fault: str | None) -> None:
+    secret = "agent.toml: store: url: no password here; passfile=PATH names a file with it"
+    expected = f"agent.toml: store.url: {fault}" if fault else secret
+    assert faults_of(f'[store]\nurl = "{url}"') == [expected]
+
+
 @pytest.mark.parametrize("left_out", ["certificate", "key", "authority"])
 def test_tls_is_all_three_or_none(left_out: str) -> None:
     lines = [line for line in TLS.splitlines() if not line.startswith(left_out)]

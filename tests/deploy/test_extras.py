@@ -13,7 +13,7 @@ from typing import Final
 import grimp
 import pytest
 
-from hbtrio.cli.extras import NEEDS, Need, require
+from hbtrio.cli.extras import CLUSTER, NEEDS, Need, require
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.simulate.trio_internals import TRIO
 from support.wheel import CHECKOUT, CleanVenv, built_wheel, pip, unless_offline
@@ -59,12 +59,13 @@ def test_a_vm_needs_no_extra() -> None:
 
 @pytest.mark.parametrize("command", ["host", "agent", "ctl"])
 def test_a_command_needs_what_it_imports(command: str) -> None:
-    assert imported_by(f"hbtrio.cli.{command}") - BASE == set(NEEDS[command].modules)
+    optional = set(CLUSTER.modules) if command == "agent" else set()
+    assert imported_by(f"hbtrio.cli.{command}") - BASE == {*NEEDS[command].modules, *optional}
 
 
 def test_the_lab_needs_what_it_starts() -> None:
     started = (NEEDS[command].modules for command in ("host", "agent", "ctl"))
-    every = imported_by("hbtrio.cli.lab").union(*started) - BASE
+    every = imported_by("hbtrio.cli.lab").union(*started) - BASE - set(CLUSTER.modules)
     assert set(NEEDS["lab"].modules) == every
 
 
@@ -79,6 +80,22 @@ def test_only_check_config_imports_more_than_it_needs_to_start() -> None:
 def test_an_extra_brings_what_its_commands_need_and_nothing_else(extra: str) -> None:
     needed = {*NEEDS[extra].modules, *NEEDS["ctl"].modules}
     assert names(project()[extra]) == {PACKAGE_OF.get(name, name) for name in needed}
+
+
+def test_a_cluster_is_agents_with_the_client_of_their_database() -> None:
+    assert [line.partition(">=")[0] for line in project()["cluster"]] == [
+        "hbtrio[agent]",
+        "psycopg[binary]",
+    ]
+    assert Need("cluster", ("psycopg",)) == CLUSTER
+    assert "hbtrio[cluster]" in project()["test"]
+
+
+def test_an_agent_imports_it_only_for_such_a_database() -> None:
+    code = (
+        "import sys, hbtrio.cli.agent; print([name for name in sys.modules if 'psycopg' in name])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
 def test_every_hbtrio_has_the_base() -> None:

@@ -264,6 +264,12 @@ def test_a_step_that_fails_is_undone_whole(path: str) -> None:
     assert version_of(path) == 1
 
 
+@pytest.fixture
+async def store(path: str, clock: Clock) -> AsyncIterator[Store]:
+    async with Store.open(path, clock) as store:
+        yield store
+
+
 # -- the thread ------------------------------------------------------------------------------------
 
 

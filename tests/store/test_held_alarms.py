@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.held_alarms import Held, HoldRecord
 from hbtrio.store.migration import migrate
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
+from hbtrio.store.places import open_store
 from hbtrio.store.records import HistoryEntry, NewEntry
 from hbtrio.store.schema import MIGRATIONS
 from hbtrio.store.store import Store
@@ -25,13 +25,8 @@ OVER = HistoryEntry(T0, "host-alarm-over", "", HOST, "an operator released them"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "agent.db")
-
-
-@pytest.fixture
-async def store(path: str) -> AsyncIterator[Store]:
-    async with Store.open(path, lambda: T0) as store:
+async def store(place: str) -> AsyncIterator[Store]:
+    async with open_store(place, lambda: T0) as store:
         yield store
 
 
@@ -108,11 +103,11 @@ async def test_what_is_withdrawn_is_told_of_in_the_history(store: Store) -> None
     assert await store.held.withdraw(OTHER, ["b"], "not of that host") == ()
 
 
-async def test_all_of_it_survives(path: str) -> None:
-    async with Store.open(path, lambda: T0) as store:
+async def test_all_of_it_survives(place: str) -> None:
+    async with open_store(place, lambda: T0) as store:
         await store.held.hold(HOLD, ENTRY)
         await store.queue([alarm("a"), alarm("a", "again"), alarm("b", hostname=OTHER, held=True)])
-    async with Store.open(path, lambda: T0) as store:
+    async with open_store(place, lambda: T0) as store:
         expected = Held((HOLD,), {HOST: frozenset("a"), OTHER: frozenset("b")})
         assert await store.held.all() == expected
         assert [one.entry for one in await store.history()] == [ENTRY]

@@ -14,6 +14,7 @@ from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import delivery_order, outbox
 from hbtrio.store.database import open_database
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
+from hbtrio.store.places import open_store
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
@@ -226,13 +227,13 @@ async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> Non
 
 @pytest.mark.parametrize("step_s", [20, -300])
 async def test_a_clock_that_is_set_moves_no_window(
-    tmp_path: Path, clock: Clock, step_s: float, autojump_clock: trio.testing.MockClock
+    place: str, clock: Clock, step_s: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     def verdict(uuid: str, command_id: str, within_s: float) -> NewEntry:
         made = action(uuid, command_id, within_s)
         return attrs.evolve(made, deadline=trio.current_time() + within_s)
 
-    with inline_store(tmp_path) as (_, worker):
+    with inline_store(place) as (_, worker):
         store = Store(worker, clock)
         await store.queue([verdict(A, "c1", 8), verdict(B, "c2", 9)])
         clock.pass_s(step_s)
@@ -248,7 +249,7 @@ async def test_a_clock_that_is_set_moves_no_window(
             "verdict c1"
         ]
     # That clock is gone with its process: by the wall clock it is too late, or not yet.
-    with inline_store(tmp_path) as (_, worker):
+    with inline_store(place) as (_, worker):
         store = Store(worker, clock)
         ready = await store.ready(8)
         if step_s > 0:
@@ -305,13 +306,13 @@ async def test_room_for_verdicts(store: Store) -> None:
     assert "verdict c2" not in await due(store, 8, others=6)
 
 
-async def test_what_was_being_sent_at_the_end(path: str, clock: Clock) -> None:
-    async with Store.open(path, clock) as store:
+async def test_what_was_being_sent_at_the_end(place: str, clock: Clock) -> None:
+    async with open_store(place, clock) as store:
         await store.queue([service(A, "old"), alarm(B), action(C), service("dddd", "d")])
         for number in (1, 2, 3, 4):
             assert await store.mark_sending(number)
         await store.queue([service(A, "new")])
-    async with Store.open(path, clock) as store:
+    async with open_store(place, clock) as store:
         clock.pass_s(1)
         await store.settle_interrupted()
         fault = "the agent ended while it was being sent"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 
 import attrs
 import pytest
@@ -14,6 +12,7 @@ import trio
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxKind, OutboxState
 from hbtrio.store.held_alarms import HoldRecord
 from hbtrio.store.records import HistoryEntry, NewEntry
+from hbtrio.store.sql import Connection
 from hbtrio.store.store import Store
 from support.inline_store import inline_store, wall_clock
 
@@ -93,10 +92,8 @@ ELSEWHERE = {
 }
 
 
-async def state_after(
-    folder: Path, kind: OutboxKind, before: OutboxState, step: Step
-) -> OutboxState:
-    with inline_store(folder) as (store, worker):
+async def state_after(place: str, kind: OutboxKind, before: OutboxState, step: Step) -> OutboxState:
+    with inline_store(place) as (store, worker):
         entry = NewEntry(kind, UUID, "body", hostname=HOST if kind is ALARM else "")
         if kind is ACTION:
             times = wall_clock() + timedelta(seconds=5), trio.current_time() + 5
@@ -106,7 +103,7 @@ async def state_after(
         await store.queue([entry])
         done_at = 0.0 if before in ENDED else None
 
-        def put(db: sqlite3.Connection) -> None:
+        def put(db: Connection) -> None:
             db.execute("UPDATE outbox SET state = ?, done_at = ?", (before, done_at))
 
         await worker.run(put)
@@ -127,13 +124,13 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "before", "event", "step"), CASES)
 async def test_the_store_follows_the_table(
-    tmp_path: Path,
+    place: str,
     kind: OutboxKind,
     before: OutboxState,
     event: DeliveryEvent,
     step: Step,
 ) -> None:
-    after = await state_after(tmp_path, kind, before, step)
+    after = await state_after(place, kind, before, step)
     if event in DELIVERY_TABLE.rows[before]:
         assert after is DELIVERY_TABLE.after(before, event)
     elif before in ENDED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,9 @@ import trio
 
 from hbtrio.store.database import open_database
 from hbtrio.store.schema import AGENT_SCHEMA
+from hbtrio.store.sql import Connection
 from hbtrio.store.store import Store
+from hbtrio.store.watched import OpenedDatabase
 from hbtrio.store.worker import Job, StoreFault, perform
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def wall_clock() -> datetime:
 class InlineWorker:
     """Does the work at once, and says so ``slow_s`` later; fails it while ``fault`` is set."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
         #: What happened to its files.
         self.fault_of_files = ""
@@ -43,9 +44,9 @@ class InlineWorker:
         #: How often what was done was made to survive the machine.
         self.syncs = 0
         #: Called after each transaction: a kill leaves what one of them has left.
-        self.on_commit: Callable[[sqlite3.Connection], None] = lambda _: None
+        self.on_commit: Callable[[Connection], None] = lambda _: None
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T]) -> T:
         # In the order of the calls, as the thread does: before any other task may run.
         await trio.lowlevel.checkpoint_if_cancelled()
         job, fault = Job(work), self.fault
@@ -71,8 +72,18 @@ class InlineWorker:
 
 
 @contextmanager
-def inline_store(folder: Path) -> Iterator[tuple[Store, InlineWorker]]:
-    database = open_database(str(folder / "agent.db"), AGENT_SCHEMA)
+def inline_store(place: Path | str) -> Iterator[tuple[Store, InlineWorker]]:
+    """A store in a folder, or at the URL of a PostgreSQL database."""
+    database: OpenedDatabase
+    if isinstance(place, Path):
+        database = open_database(str(place / "agent.db"), AGENT_SCHEMA)
+    elif place.startswith("/"):
+        database = open_database(place, AGENT_SCHEMA)
+    else:
+        # Imported here: most tests need no client of it.
+        from hbtrio.store.postgres import open_postgres
+
+        database = open_postgres(place, AGENT_SCHEMA)
     worker = InlineWorker(database.db)
     try:
         yield Store(worker, wall_clock), worker

@@ -11,6 +11,7 @@ import platform
 import attrs
 import trio
 
+from hbtrio.cli.extras import CLUSTER, require
 from hbtrio.config.agent import DEFAULT_AGENT_CONFIG, AgentConfig
 from hbtrio.config.toml import load_toml
 from hbtrio.daemons.agent import serve_agent
@@ -35,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     """Runs the daemon until SIGTERM or SIGINT.
 
     Raises:
-        UserError: the configuration, the store or an address can't be used.
+        UserError: the configuration, the store or an address can't be used; MISSING_PACKAGE if
+            there is no client of the database.
     """
     if options.config is None:
         config = load_toml(DEFAULT_AGENT_CONFIG, AgentConfig, missing_ok=True)
@@ -47,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         log=options.log or config.log,
         log_format=options.log_format or config.log_format,
     )
+    if config.store.url:
+        require(CLUSTER)
     file = str(options.config or DEFAULT_AGENT_CONFIG)
     with open_agent_world(config, file) as world:
         trio.run(serve_agent, config, file, world)

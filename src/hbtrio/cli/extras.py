@@ -29,6 +29,9 @@ _HOST: Final = ("cattrs", "h11", "httpx", "inotify_simple", "prometheus_client",
 _AGENT: Final = ("cattrs", "h11", "httpx", "prometheus_client", "starlette")
 _CTL: Final = ("httpx", "rich")
 
+#: What an agent with a database on PostgreSQL needs beyond an agent's packages.
+CLUSTER: Final = Need("cluster", ("psycopg",))
+
 #: The commands that need an extra. ``check-config`` asks for its own, by the kind of the file.
 NEEDS: Final[dict[str, Need]] = {
     "host": Need("host", _HOST),

@@ -18,6 +18,7 @@ from hbtrio.config.notify import NotifySettings
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
 from hbtrio.config.source import Fault, shown
+from hbtrio.wire.database_url import URL, has_password, without_options
 
 #: Where the packages install the file.
 DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
@@ -109,11 +110,24 @@ class OperatorSettings(Ruled):
 
 
 @attrs.frozen(kw_only=True)
-class StoreSettings:
+class StoreSettings(Ruled):
     """The agent's database."""
 
     file: str = path("/var/lib/hbtrio/agent.db")
+    #: Replaces the file.
+    url: str = word("", f"({URL})?", "a postgresql URL, or empty")
     history_days: float = number(30.0, 0.01, 3650, "days")
+
+    @property
+    def place(self) -> str:
+        """The database, as messages name it."""
+        return without_options(self.url) if self.url else self.file
+
+    def _no_password(self) -> Iterator[str]:
+        if has_password(self.url):
+            yield Fault("url: no password here; passfile=PATH names a file with it", "url")
+
+    rules: ClassVar = (_no_password,)
 
 
 def _apart(one: str, other: str) -> Rule:

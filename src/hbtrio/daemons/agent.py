@@ -152,4 +152,4 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
             apis.cancel_scope.cancel()
         if store.is_unsure:
             # Reports are kept by the hosts; a new start finds out what the disk has.
-            raise UserError(f"{config.store.file}: {store.fault}", ExitStatus.FAILED)
+            raise UserError(f"{config.store.place}: {store.fault}", ExitStatus.FAILED)

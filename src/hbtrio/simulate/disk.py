@@ -12,8 +12,10 @@ import trio
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.store.database import prepare_database
-from hbtrio.store.jobs import Job, StoreFault, perform
+from hbtrio.store.faults import StoreFault
+from hbtrio.store.jobs import Job, perform
 from hbtrio.store.migration import Schema
+from hbtrio.store.sql import Connection
 
 T = TypeVar("T")
 
@@ -129,7 +131,7 @@ class SimulatedWorker:
         self._sync_fault = ""
         self._synced = Waiters(process)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T]) -> T:
         """See :class:`~hbtrio.store.worker.StoreWorker`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Waiting(work, self._process)
@@ -202,7 +204,7 @@ class SimulatedWorker:
 class _Waiting(Job):
     """A job whose caller waits."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any], process: Process) -> None:
+    def __init__(self, work: Callable[[Connection], Any], process: Process) -> None:
         super().__init__(work)
         self.over = False
         self.waiters = Waiters(process)

@@ -6,14 +6,13 @@ Runs inside a transaction of the store's worker, as :mod:`hbtrio.store.outbox` d
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection
 from typing import Final
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.outbox import BY_CLOCK, BY_WALL_CLOCK, COLUMNS, TOO_LATE, end, entry_of
 from hbtrio.store.records import Entry, Ready
-from hbtrio.store.sql import records, rows
+from hbtrio.store.sql import Connection, records, rows
 
 #: After this many failed attempts while the VIM can be reached, a state or alarm lets later entries
 #: pass, because the fault may be the entry's. With the delivery's delays that takes 15 s if the VIM
@@ -21,7 +20,9 @@ from hbtrio.store.sql import records, rows
 TRIES: Final = 4
 
 # The rank of an entry that keeps failing: more failures come later.
-_LATE: Final = f"max(0, {{0}}.failures - {TRIES - 1})"
+_LATE: Final = (
+    f"CASE WHEN {{0}}.failures > {TRIES - 1} THEN {{0}}.failures - {TRIES - 1} ELSE 0 END"
+)
 
 # Usually the oldest entry of an instance is next, with these exceptions. A state or alarm that
 # keeps failing lets later entries pass. A verdict passes states and alarms that have failed, and
@@ -38,7 +39,7 @@ _READY: Final = f"""
           WHERE other.uuid = mine.uuid AND other.id < mine.id
             AND other.done_at IS NULL AND other.state <> 'held'
             AND CASE
-                WHEN other.kind = 'action' THEN 1
+                WHEN other.kind = 'action' THEN true
                 WHEN mine.kind = 'action' THEN other.attempts = 0 AND :others > 0
                     AND mine.uuid NOT IN (SELECT value FROM json_each(:resting))
                 ELSE {_LATE.format("other")} <= {_LATE.format("mine")}
@@ -73,7 +74,7 @@ _WAITING: Final = """
 
 
 def ready(
-    db: sqlite3.Connection,
+    db: Connection,
     limit: int,
     others: int,
     busy: Collection[str],

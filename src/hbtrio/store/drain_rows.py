@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from hbtrio.fsm.drain_records import KEPT, DrainPlace, DrainRecord, StoredDrain
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.fsm.planned_time import PlannedTime
-from hbtrio.store.sql import records, rows, text_of
+from hbtrio.store.sql import Connection, records, rows, text_of, upsert
 from hbtrio.wire.vocabulary import ActionName
 
 #: The statements of the migration that brings the tables.
@@ -65,7 +64,7 @@ _DRAIN: Final = (
 _PLACE: Final = "drain, position, uuid, name, hostname, answer, state, reason, refused_at, ask_at"
 
 
-def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
+def put_drains(db: Connection, drains: Iterable[DrainRecord]) -> None:
     """Stores drains, each in place of what was stored of it, and removes the oldest ended ones."""
     values = [
         (
@@ -89,8 +88,7 @@ def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
     ]
     if not values:
         return
-    marks = ", ".join("?" * len(values[0]))
-    db.executemany(f"INSERT OR REPLACE INTO drains ({_DRAIN}) VALUES ({marks})", values)
+    db.executemany(upsert("drains", _DRAIN, "id"), values)
     kept = (
         f"SELECT id FROM drains WHERE ended_at IS NOT NULL ORDER BY begun_at DESC, id LIMIT {KEPT}"
     )
@@ -98,10 +96,10 @@ def put_drains(db: sqlite3.Connection, drains: Iterable[DrainRecord]) -> None:
     db.execute("DELETE FROM drain_places WHERE drain NOT IN (SELECT id FROM drains)")
 
 
-def put_places(db: sqlite3.Connection, places: Iterable[DrainPlace]) -> None:
+def put_places(db: Connection, places: Iterable[DrainPlace]) -> None:
     """Stores instances of drains, each in place of what was stored of it."""
     db.executemany(
-        f"INSERT OR REPLACE INTO drain_places ({_PLACE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        upsert("drain_places", _PLACE, "drain, position"),
         [
             (
                 one.drain,
@@ -120,7 +118,7 @@ def put_places(db: sqlite3.Connection, places: Iterable[DrainPlace]) -> None:
     )
 
 
-def drains(db: sqlite3.Connection) -> tuple[StoredDrain, ...]:
+def drains(db: Connection) -> tuple[StoredDrain, ...]:
     """Returns the drains that are kept, the oldest first."""
     found = records(_drain, rows(db, f"SELECT {_DRAIN} FROM drains ORDER BY begun_at, id"))
     text = f"SELECT {_PLACE} FROM drain_places WHERE drain = ? ORDER BY position"

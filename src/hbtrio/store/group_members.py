@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from sqlite3 import Connection
+from typing import Final
 
 import attrs
 
-from hbtrio.store.sql import records, rows, text_of
-from hbtrio.store.worker import Watched
+from hbtrio.store.sql import Connection, records, rows, text_of, upsert
+from hbtrio.store.watched import Watched
+
+_COLUMNS: Final = "uuid, name, hostname"
 
 
 @attrs.frozen
@@ -32,7 +34,7 @@ class StoredMembers:
 
     async def all(self) -> tuple[GroupMember, ...]:
         """Returns the members of all groups."""
-        text = "SELECT uuid, name, hostname FROM members ORDER BY uuid"
+        text = f"SELECT {_COLUMNS} FROM members ORDER BY uuid"
         return await self._worker.run(
             lambda db: records(lambda row: GroupMember(*row), rows(db, text))
         )
@@ -46,7 +48,7 @@ class StoredMembers:
                     db.execute("DELETE FROM members WHERE uuid = ?", (uuid,))
                 else:
                     db.execute(
-                        "INSERT OR REPLACE INTO members (uuid, name, hostname) VALUES (?, ?, ?)",
+                        upsert("members", _COLUMNS, "uuid"),
                         (uuid, text_of(member.name), text_of(member.hostname)),
                     )
 

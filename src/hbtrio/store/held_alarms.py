@@ -8,7 +8,6 @@ released or withdrawn.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final
@@ -18,7 +17,7 @@ import attrs
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import history, outbox
 from hbtrio.store.records import Entry, HistoryEntry
-from hbtrio.store.sql import changed, moment, rows, text_of
+from hbtrio.store.sql import Connection, changed, moment, rows, text_of, upsert
 from hbtrio.store.worker import StoreWorker
 
 # Nearly all instances of a host that is back have no alarm.
@@ -53,7 +52,7 @@ class Held:
 class HeldAlarms:
     """Reads and writes holds and held alarms; each method is one transaction.
 
-    Every method may raise :class:`~hbtrio.store.worker.StoreFault`; nothing was changed then.
+    Every method may raise :class:`~hbtrio.store.faults.StoreFault`; nothing was changed then.
 
     Args:
         worker: the store's worker.
@@ -67,8 +66,8 @@ class HeldAlarms:
     async def all(self) -> Held:
         """Returns all holds and held alarms."""
 
-        def work(db: sqlite3.Connection) -> Held:
-            holds = rows(db, "SELECT hostname, since, why FROM holds")
+        def work(db: Connection) -> Held:
+            holds = rows(db, "SELECT hostname, since, why FROM holds ORDER BY hostname")
             alarms: dict[str, set[str]] = {}
             for hostname, uuid in rows(
                 db, "SELECT DISTINCT hostname, uuid FROM outbox WHERE state = 'held'"
@@ -85,9 +84,9 @@ class HeldAlarms:
         """Starts a host's hold, which also holds its queued alarms."""
         now = self._wall_clock().timestamp()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             db.execute(
-                "INSERT OR REPLACE INTO holds VALUES (?, ?, ?)",
+                upsert("holds", "hostname, since, why", "hostname"),
                 (text_of(record.hostname), record.since.timestamp(), record.reason),
             )
             history.record(db, history_entry, now)
@@ -111,7 +110,7 @@ class HeldAlarms:
         """Ends a host's hold and queues the alarms of these instances; returns how many."""
         now = self._wall_clock().timestamp()
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: Connection) -> int:
             db.execute("DELETE FROM holds WHERE hostname = ?", (hostname,))
             history.record(db, history_entry, now)
             return _let_go(db, hostname, uuids)
@@ -128,7 +127,7 @@ class HeldAlarms:
         """Ends the host's held alarms of these instances as undelivered, and returns them."""
         now = self._wall_clock().timestamp()
 
-        def work(db: sqlite3.Connection) -> tuple[Entry, ...]:
+        def work(db: Connection) -> tuple[Entry, ...]:
             return tuple(
                 entry
                 for (uuid,) in rows(db, _HELD_AMONG, hostname, json.dumps(sorted(uuids)))
@@ -145,7 +144,7 @@ class HeldAlarms:
         return await self._worker.run(work)
 
 
-def _let_go(db: sqlite3.Connection, hostname: str, uuids: Collection[str]) -> int:
+def _let_go(db: Connection, hostname: str, uuids: Collection[str]) -> int:
     # The VIM can't have refused an alarm while it was held.
     text = (
         "UPDATE outbox SET state = 'queued', refused_since = NULL"

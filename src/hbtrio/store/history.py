@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Final
 
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
+from hbtrio.store.sql import (
+    Connection,
+    changed,
+    epoch,
+    insert,
+    moment,
+    moment_or_none,
+    records,
+    rows,
+    text_of,
+)
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _COLUMNS: Final = (
@@ -15,11 +24,13 @@ _COLUMNS: Final = (
     " command_id, note"
 )
 
+_INSERT: Final = insert("history", f"{_COLUMNS}, kept_at")
+
 #: SQLite uses the index only for a query with the index's own condition.
 _OF_COMMAND: Final = "command_id = ? AND command_id <> ''"
 
 
-def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> HistoryEntry | None:
+def record(db: Connection, entry: HistoryEntry, now: float) -> HistoryEntry | None:
     """Inserts an entry, unless its command has one: then that one gets a note.
 
     Args:
@@ -39,7 +50,7 @@ def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> HistoryEn
             db, entry.hostname, entry.command_id, f"{entry.hostname} reported later: {what}"
         )
     db.execute(
-        f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        _INSERT,
         (
             entry.time.timestamp(),
             entry.kind,
@@ -59,7 +70,7 @@ def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> HistoryEn
     return entry
 
 
-def note(db: sqlite3.Connection, hostname: str, command_id: str, text: str) -> HistoryEntry | None:
+def note(db: Connection, hostname: str, command_id: str, text: str) -> HistoryEntry | None:
     """Notes on a command's entry what its host revealed later; only the first note is kept.
 
     Returns the entry with its note; None if this host had no such command, or there is a note.
@@ -74,14 +85,14 @@ def note(db: sqlite3.Connection, hostname: str, command_id: str, text: str) -> H
     return _of_command(db, command_id) if noted else None
 
 
-def _of_command(db: sqlite3.Connection, command_id: str) -> HistoryEntry | None:
+def _of_command(db: Connection, command_id: str) -> HistoryEntry | None:
     text = f"SELECT id, {_COLUMNS} FROM history WHERE {_OF_COMMAND}"
     found = rows(db, text, text_of(command_id))
     return records(_record, found)[0].entry if found else None
 
 
 def read(
-    db: sqlite3.Connection,
+    db: Connection,
     limit: int,
     before: int | None,
     uuid: str | None,
@@ -96,7 +107,7 @@ def read(
         uuid: only records of this instance.
         kept_since: only records inserted since then, in seconds since the epoch.
     """
-    where: list[str] = ["1"]
+    where: list[str] = ["true"]
     values: list[object] = []
     if before is not None:
         where.append("id < ?")
@@ -113,20 +124,20 @@ def read(
     return records(_record, found)
 
 
-def newest(db: sqlite3.Connection) -> int:
+def newest(db: Connection) -> int:
     """Returns the id of the newest record; 0 if there is none."""
     [(number,)] = rows(db, "SELECT coalesce(max(id), 0) FROM history")
     return int(number)
 
 
-def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
+def newer(db: Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
     """Returns the records of a kind with an id above ``than``, the oldest first."""
     text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
     return records(_record, rows(db, text, than, kind, limit))
 
 
 def newly_undelivered(
-    db: sqlite3.Connection, after: int, limit: int
+    db: Connection, after: int, limit: int
 ) -> tuple[int, tuple[HistoryEntry, ...]]:
     """Returns entries that became undelivered since the record ``after``, the oldest first.
 
@@ -142,7 +153,7 @@ def newly_undelivered(
     )
 
 
-def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+def prune(db: Connection, older_than: float, limit: int) -> int:
     """Removes records inserted before ``older_than``, by the daemon's clock; returns how many."""
     return changed(
         db,
@@ -153,7 +164,7 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
     )
 
 
-def prune_beyond(db: sqlite3.Connection, most: int, limit: int) -> int:
+def prune_beyond(db: Connection, most: int, limit: int) -> int:
     """Removes the oldest records beyond the newest ``most``; returns how many, up to ``limit``."""
     edge = newest(db) - most
     return changed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from hbtrio.store.host_records import (
     MemberRecord,
     Moment,
 )
-from hbtrio.store.sql import changed, records, rows, text_of
+from hbtrio.store.sql import Connection, changed, records, rows, text_of
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
 
 #: For how long a corrective command counts against the limit of its instance, in seconds.
@@ -38,7 +37,7 @@ _ACTION: Final = (
 _HOLD: Final = "kind, uuid, why, since, who, number, is_ended, boot_id, ends_boot, ends"
 
 
-def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> None:
+def put_instances(db: Connection, known: Iterable[KnownInstance]) -> None:
     """Stores what is known of instances, each in place of what was known before."""
     db.executemany(
         f"INSERT OR REPLACE INTO instances ({_INSTANCE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -61,12 +60,12 @@ def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> Non
     )
 
 
-def forget_instances(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+def forget_instances(db: Connection, uuids: Iterable[str]) -> None:
     """Removes what is known of instances."""
     db.executemany("DELETE FROM instances WHERE uuid = ?", [(uuid,) for uuid in uuids])
 
 
-def instances(db: sqlite3.Connection) -> tuple[KnownInstance, ...]:
+def instances(db: Connection) -> tuple[KnownInstance, ...]:
     """Returns all instances that are known."""
     return records(_instance, rows(db, f"SELECT {_INSTANCE} FROM instances ORDER BY uuid"))
 
@@ -91,7 +90,7 @@ def _instance(row: tuple[Any, ...]) -> KnownInstance:
     )
 
 
-def put_action(db: sqlite3.Connection, action: ActionRecord) -> None:
+def put_action(db: Connection, action: ActionRecord) -> None:
     """Stores an action and its step."""
     db.execute(
         f"INSERT OR REPLACE INTO actions ({_ACTION})"
@@ -115,12 +114,12 @@ def put_action(db: sqlite3.Connection, action: ActionRecord) -> None:
     )
 
 
-def end_action(db: sqlite3.Connection, id_: str) -> None:
+def end_action(db: Connection, id_: str) -> None:
     """Removes an action that has ended."""
     db.execute("DELETE FROM actions WHERE id = ?", (id_,))
 
 
-def actions(db: sqlite3.Connection) -> tuple[ActionRecord, ...]:
+def actions(db: Connection) -> tuple[ActionRecord, ...]:
     """Returns the actions that have not ended, the oldest first."""
     found = rows(db, f"SELECT {_ACTION} FROM actions ORDER BY begun_at, id")
     return records(_action, found)
@@ -147,7 +146,7 @@ def _action(row: tuple[Any, ...]) -> ActionRecord:
     )
 
 
-def add_corrective_runs(db: sqlite3.Connection, runs: Iterable[CorrectiveRun], now: float) -> None:
+def add_corrective_runs(db: Connection, runs: Iterable[CorrectiveRun], now: float) -> None:
     """Adds corrective commands, and removes those that count no longer."""
     db.executemany(
         "INSERT INTO corrective_runs (uuid, boot_id, at_boot, at) VALUES (?, ?, ?, ?)",
@@ -164,7 +163,7 @@ def add_corrective_runs(db: sqlite3.Connection, runs: Iterable[CorrectiveRun], n
     )
 
 
-def remove_corrective_runs(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+def remove_corrective_runs(db: Connection, uuids: Iterable[str]) -> None:
     """Removes the last corrective command of each of these instances."""
     db.executemany(
         "DELETE FROM corrective_runs"
@@ -173,7 +172,7 @@ def remove_corrective_runs(db: sqlite3.Connection, uuids: Iterable[str]) -> None
     )
 
 
-def corrective_runs(db: sqlite3.Connection) -> tuple[CorrectiveRun, ...]:
+def corrective_runs(db: Connection) -> tuple[CorrectiveRun, ...]:
     """Returns the corrective commands that are remembered, the oldest first."""
     found = rows(db, "SELECT uuid, boot_id, at_boot, at FROM corrective_runs ORDER BY id")
     return tuple(
@@ -181,7 +180,7 @@ def corrective_runs(db: sqlite3.Connection) -> tuple[CorrectiveRun, ...]:
     )
 
 
-def put_hold(db: sqlite3.Connection, hold: HoldRecord) -> None:
+def put_hold(db: Connection, hold: HoldRecord) -> None:
     """Stores a hold in place of one of its kind on its instance."""
     ends = hold.ends
     db.execute(
@@ -201,12 +200,12 @@ def put_hold(db: sqlite3.Connection, hold: HoldRecord) -> None:
     )
 
 
-def release_hold(db: sqlite3.Connection, kind: str, uuid: str) -> None:
+def release_hold(db: Connection, kind: str, uuid: str) -> None:
     """Removes a hold."""
     db.execute("DELETE FROM holds WHERE kind = ? AND uuid = ?", (kind, uuid))
 
 
-def holds(db: sqlite3.Connection) -> tuple[HoldRecord, ...]:
+def holds(db: Connection) -> tuple[HoldRecord, ...]:
     """Returns the holds, the oldest first."""
     return records(_hold, rows(db, f"SELECT {_HOLD} FROM holds ORDER BY since, kind, uuid"))
 
@@ -217,7 +216,7 @@ def _hold(row: tuple[Any, ...]) -> HoldRecord:
     return HoldRecord(kind, uuid, why, since, who, number, bool(is_ended), until)
 
 
-def put_members(db: sqlite3.Connection, members: Iterable[MemberRecord]) -> None:
+def put_members(db: Connection, members: Iterable[MemberRecord]) -> None:
     """Stores members of groups, each in place of what was known before."""
     db.executemany(
         "INSERT OR REPLACE INTO members (uuid, name) VALUES (?, ?)",
@@ -225,12 +224,12 @@ def put_members(db: sqlite3.Connection, members: Iterable[MemberRecord]) -> None
     )
 
 
-def forget_members(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+def forget_members(db: Connection, uuids: Iterable[str]) -> None:
     """Removes members of groups."""
     db.executemany("DELETE FROM members WHERE uuid = ?", [(uuid,) for uuid in uuids])
 
 
-def members(db: sqlite3.Connection) -> tuple[MemberRecord, ...]:
+def members(db: Connection) -> tuple[MemberRecord, ...]:
     """Returns the members of all groups."""
     found = rows(db, "SELECT uuid, name FROM members ORDER BY uuid")
     return tuple(MemberRecord(*row) for row in found)

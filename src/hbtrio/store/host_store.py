@@ -8,7 +8,6 @@ lose the last seconds, and after that all instances start anew.
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +26,7 @@ from hbtrio.store.host_records import (
 )
 from hbtrio.store.host_schema import HOST_SCHEMA
 from hbtrio.store.records import HistoryEntry
+from hbtrio.store.sql import Connection
 
 #: The most entries of the history; beyond it the oldest are removed, whatever their age.
 HISTORY: Final = 100_000
@@ -68,7 +68,7 @@ class Changes:
 class HostStore(DaemonStore):
     """A host's store; open it with :meth:`open`.
 
-    Any method raises :class:`~hbtrio.store.jobs.StoreFault` if the disk is full or fails, or if
+    Any method raises :class:`~hbtrio.store.faults.StoreFault` if the disk is full or fails, or if
     the file is damaged; nothing was changed then. A method that is cancelled may have taken effect.
     """
 
@@ -82,7 +82,7 @@ class HostStore(DaemonStore):
     async def recall(self) -> Recollection:
         """Returns what earlier runs of the host have left."""
 
-        def work(db: sqlite3.Connection) -> Recollection:
+        def work(db: Connection) -> Recollection:
             return Recollection(
                 host_rows.instances(db),
                 host_rows.actions(db),
@@ -98,7 +98,7 @@ class HostStore(DaemonStore):
         """Stores changes, all or none."""
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             host_rows.forget_instances(db, changes.forgotten)
             host_rows.put_instances(db, changes.known)
             host_rows.remove_corrective_runs(db, changes.in_vain)
@@ -127,7 +127,7 @@ class HostStore(DaemonStore):
     async def put_drain(self, drain: StoredDrain) -> None:
         """Stores a drain that begins, with its instances."""
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             drain_rows.put_drains(db, [drain.record])
             drain_rows.put_places(db, drain.places)
 
@@ -140,7 +140,7 @@ class HostStore(DaemonStore):
         """
         edge = older_than.timestamp()
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: Connection) -> int:
             return history.prune(db, edge, limit) + history.prune_beyond(db, HISTORY, limit)
 
         return await self._worker.run(work)

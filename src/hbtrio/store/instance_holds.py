@@ -6,7 +6,6 @@ found ends by it, and never later than it would from now on.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from hbtrio.policy.instance_hold import InstanceHold
 from hbtrio.store import history
 from hbtrio.store.records import HistoryEntry
-from hbtrio.store.sql import changed, moment, records, rows, text_of
+from hbtrio.store.sql import Connection, changed, moment, records, rows, text_of, upsert
 from hbtrio.store.worker import StoreWorker
 
 _COLUMNS = "uuid, number, since, until, who, reason, is_ended"
@@ -23,7 +22,7 @@ _COLUMNS = "uuid, number, since, until, who, reason, is_ended"
 class StoredHolds:
     """Reads and writes holds; each method is one transaction.
 
-    Every method may raise :class:`~hbtrio.store.worker.StoreFault`; nothing was changed then.
+    Every method may raise :class:`~hbtrio.store.faults.StoreFault`; nothing was changed then.
 
     Args:
         worker: the store's worker.
@@ -59,7 +58,7 @@ class StoredHolds:
         """Stores a word and its history entry; a hold also holds the instance's queued alarms."""
         now = self._wall_clock().timestamp()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             self._put(db, word)
             history.record(db, entry, now)
             if not word.is_ended:
@@ -81,9 +80,9 @@ class StoredHolds:
         await self._worker.run(lambda db: changed(db, text, uuid))
 
     @staticmethod
-    def _put(db: sqlite3.Connection, word: InstanceHold) -> None:
+    def _put(db: Connection, word: InstanceHold) -> None:
         db.execute(
-            f"INSERT OR REPLACE INTO instance_holds ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            upsert("instance_holds", _COLUMNS, "uuid"),
             (
                 word.uuid,
                 word.number,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 
 from hbtrio.store import history, links
 from hbtrio.store.records import HistoryEntry, HostRecord, InstanceRecord
-from hbtrio.store.sql import changed, rows, text_of
-from hbtrio.store.worker import Watched
+from hbtrio.store.sql import Connection, changed, rows, text_of, upsert
+from hbtrio.store.watched import Watched
 
 
 class Inventory:
@@ -34,7 +33,7 @@ class Inventory:
         """Adds or changes a host and removes others of its name; synced to the disk."""
         name = text_of(host.hostname)
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             db.execute("DELETE FROM hosts WHERE hostname = ? AND uuid <> ?", (name, host.uuid))
             _put(db, "hosts", host.uuid, name, reporting=host.reporting)
 
@@ -52,7 +51,7 @@ class Inventory:
         """
         now = self._wall_clock().timestamp()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             for table in ("hosts", "instances"):
                 db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
             links.forget(db, hostname)
@@ -87,14 +86,10 @@ class Inventory:
         return found
 
 
-def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, *, reporting: bool) -> None:
-    text = (
-        f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-        " SET hostname = excluded.hostname, reporting = excluded.reporting"
-    )
-    db.execute(text, (uuid, hostname, reporting))
+def _put(db: Connection, table: str, uuid: str, hostname: str, *, reporting: bool) -> None:
+    db.execute(upsert(table, "uuid, hostname, reporting", "uuid"), (uuid, hostname, reporting))
 
 
-def _inventory(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:
-    found = rows(db, f"SELECT uuid, hostname, reporting FROM {table}")
+def _inventory(db: Connection, table: str) -> list[tuple[str, str, bool]]:
+    found = rows(db, f"SELECT uuid, hostname, reporting FROM {table} ORDER BY uuid")
     return [(uuid, hostname, bool(reporting)) for uuid, hostname, reporting in found]

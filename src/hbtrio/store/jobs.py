@@ -7,21 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from hbtrio.store.faults import StoreFault
+from hbtrio.store.sql import Connection
+
 #: Errors in the SQL or its arguments, not of the disk.
 _PROGRAMMING: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-
-
-class StoreFault(Exception):
-    """The file can't be read or written, as on a full disk, or has a damaged row.
-
-    Nothing was changed.
-    """
 
 
 class Job:
     """A piece of work and its result; ``work`` may run again after a rollback."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
         self.work = work
         self.result: Any = None
         self.error: Exception | None = None
@@ -38,7 +34,7 @@ class Job:
         return self.result
 
 
-def perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+def perform(db: Connection, jobs: Sequence[Job]) -> None:
     """Runs jobs in one transaction; if one fails, runs each in its own transaction."""
     if _perform(db, jobs) or len(jobs) == 1:
         return
@@ -46,7 +42,7 @@ def perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
         _perform(db, [job])
 
 
-def _perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
+def _perform(db: Connection, jobs: Sequence[Job]) -> bool:
     try:
         db.execute("BEGIN")
         for job in jobs:
@@ -58,7 +54,7 @@ def _perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
             job.error = _fault(error)
         # On a full disk SQLite has rolled back already.
         if db.in_transaction:
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, StoreFault):
                 db.execute("ROLLBACK")
         return False
     return True

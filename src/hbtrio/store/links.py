@@ -5,15 +5,18 @@ The functions run inside a transaction of the store's worker.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final
 
-from hbtrio.store.sql import changed, rows, text_of
-from hbtrio.store.worker import Watched
+from hbtrio.store.sql import NO_LIMIT, Connection, changed, insert, rows, text_of
+from hbtrio.store.watched import Watched
 
 #: The most host processes per host whose report numbers are kept: the current one, and earlier ones
 #: whose connections may still be open.
 BOOTS: Final = 4
+
+_INSERT: Final = (
+    f"{insert('links', 'hostname, boot_id, acknowledged')} ON CONFLICT (hostname, boot_id)"
+)
 
 
 class Links:
@@ -42,14 +45,14 @@ class Links:
         return await self._worker.run(_linked)
 
 
-def _welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
+def _welcome(db: Connection, hostname: str, boot_id: str) -> int:
     known = _known(db, hostname, boot_id)
     if known is None:  # with AUTOINCREMENT, even an insert that does nothing writes
         _note_link(db, hostname, boot_id, "DO NOTHING", 0)
     return known or 0
 
 
-def _known(db: sqlite3.Connection, hostname: str, boot_id: str) -> int | None:
+def _known(db: Connection, hostname: str, boot_id: str) -> int | None:
     found = rows(
         db,
         "SELECT acknowledged FROM links WHERE hostname = ? AND boot_id = ?",
@@ -59,16 +62,16 @@ def _known(db: sqlite3.Connection, hostname: str, boot_id: str) -> int | None:
     return int(found[0][0]) if found else None
 
 
-def forget(db: sqlite3.Connection, hostname: str) -> None:
+def forget(db: Connection, hostname: str) -> None:
     """Removes all records of the host's links."""
     db.execute("DELETE FROM links WHERE hostname = ?", (text_of(hostname),))
 
 
-def _linked(db: sqlite3.Connection) -> frozenset[str]:
+def _linked(db: Connection) -> frozenset[str]:
     return frozenset(name for (name,) in rows(db, "SELECT DISTINCT hostname FROM links"))
 
 
-def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int) -> bool:
+def acknowledge(db: Connection, hostname: str, boot_id: str, number: int) -> bool:
     """Records that a report is taken; False if this number or a later one was taken before."""
     if number <= (_known(db, hostname, boot_id) or 0):
         return False
@@ -76,13 +79,10 @@ def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int
     return True
 
 
-def _note_link(
-    db: sqlite3.Connection, hostname: str, boot_id: str, otherwise: str, number: int
-) -> None:
+def _note_link(db: Connection, hostname: str, boot_id: str, otherwise: str, number: int) -> None:
     noted = changed(
         db,
-        "INSERT INTO links (hostname, boot_id, acknowledged) VALUES (?, ?, ?)"
-        f" ON CONFLICT {otherwise}",
+        f"{_INSERT} {otherwise}",
         text_of(hostname),
         text_of(boot_id),
         number,
@@ -90,6 +90,6 @@ def _note_link(
     if noted:
         db.execute(
             "DELETE FROM links WHERE id IN"
-            " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
-            (text_of(hostname), BOOTS),
+            " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT ? OFFSET ?)",
+            (text_of(hostname), NO_LIMIT, BOOTS),
         )

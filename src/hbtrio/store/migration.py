@@ -1,4 +1,7 @@
-"""Describes the schema of a database, and migrates a database to its newest version."""
+"""Describes the schema of a database, and migrates a SQLite file to its newest version.
+
+Both engines share the migrations; :mod:`hbtrio.store.postgres_schema` has the other one's.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,18 @@ import sqlite3
 from collections.abc import Sequence
 
 import attrs
+
+
+class SqliteOnly(str):
+    """A statement of a migration that PostgreSQL does without."""
+
+    __slots__ = ()
+
+
+class PostgresOnly(str):
+    """A statement of a migration that SQLite does without."""
+
+    __slots__ = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -16,9 +31,9 @@ class Schema:
         owner: the daemon, as messages name it: ``agent``.
         application_id: ``PRAGMA application_id``: distinguishes the file from those of other
             programs.
-        migrations: entry ``n`` migrates a file from version n to n + 1. Never edit a released
+        migrations: entry ``n`` migrates a database from version n to n + 1. Never edit a released
             entry, only append.
-        at_start: statements that are run each time the file is opened, after the migration.
+        at_start: statements that are run each time the database is opened, after the migration.
     """
 
     owner: str
@@ -40,7 +55,8 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None
         db.execute("BEGIN IMMEDIATE")
         try:
             for statement in statements:
-                db.execute(statement)
+                if not isinstance(statement, PostgresOnly):
+                    db.execute(statement)
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
         except BaseException:

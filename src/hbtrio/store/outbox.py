@@ -10,14 +10,23 @@ be set. Only the verdicts of an earlier process, whose clock is gone, expire by 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, rounds
 from hbtrio.store.records import Entry, HistoryEntry, NewEntry
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
+from hbtrio.store.sql import (
+    NO_LIMIT,
+    Connection,
+    changed,
+    epoch,
+    moment,
+    moment_or_none,
+    records,
+    rows,
+    text_of,
+)
 from hbtrio.wire.vim import is_ill_health, lets_act
 
 #: The most waiting alarms per instance; one more makes the oldest undelivered.
@@ -43,7 +52,7 @@ _INTERRUPTED: Final = "the agent ended while it was being sent"
 
 # A new alarm is held if its host's alarms are held back.
 _QUEUED: Final = """
-    CASE WHEN :held OR :kind = 'alarm' AND :hostname IN (SELECT hostname FROM holds)
+    CASE WHEN :held = 1 OR :kind = 'alarm' AND :hostname IN (SELECT hostname FROM holds)
     THEN 'held' ELSE 'queued' END
 """
 
@@ -52,10 +61,10 @@ BY_CLOCK: Final = "state = 'queued' AND deadline"
 BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
 
 # Seconds until an entry expires; the parameters are trio's clock and the wall clock.
-_LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
+_LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 1e308)"
 
 
-def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
+def queue(db: Connection, entries: Iterable[NewEntry], now: float) -> None:
     """Queues entries.
 
     A state replaces a queued state of its instance, but not one that is being sent. A verdict after
@@ -73,11 +82,11 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
             )
             since = min([now, *(at for (at,) in replaced)])
         db.execute(
-            "INSERT OR IGNORE INTO outbox"
+            "INSERT INTO outbox"
             " (kind, place, uuid, command_id, body, expires_at, deadline, state, queued_at,"
             " hostname)"
             " VALUES (:kind, :place, :uuid, :command_id, :body, :expires_at, :deadline,"
-            f" {_QUEUED}, :queued_at, :hostname)",
+            f" {_QUEUED}, :queued_at, :hostname) ON CONFLICT DO NOTHING",
             {
                 "kind": new.kind,
                 "place": 0 if new.kind is OutboxKind.ACTION else 1,
@@ -97,7 +106,7 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
             _withdraw_ill_health(db, new.uuid, now)
 
 
-def _withdraw_ill_health(db: sqlite3.Connection, uuid: str, now: float) -> None:
+def _withdraw_ill_health(db: Connection, uuid: str, now: float) -> None:
     waiting = rows(
         db,
         "SELECT id, body FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
@@ -109,19 +118,19 @@ def _withdraw_ill_health(db: sqlite3.Connection, uuid: str, now: float) -> None:
             mark_done(db, entry_id, OutboxState.UNDELIVERED, ACTED_ON, now)
 
 
-def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
+def _drop_oldest_alarms(db: Connection, uuid: str, now: float) -> None:
     end(
         db,
         "id IN (SELECT id FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
-        " AND state IN ('queued', 'held') ORDER BY id DESC LIMIT -1 OFFSET ?)",
-        (uuid, ALARMS_PER_INSTANCE),
+        " AND state IN ('queued', 'held') ORDER BY id DESC LIMIT ? OFFSET ?)",
+        (uuid, NO_LIMIT, ALARMS_PER_INSTANCE),
         OutboxState.UNDELIVERED,
         f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
         now,
     )
 
 
-def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float) -> float | None:
+def mark_sending(db: Connection, entry_id: int, now: float, clock: float) -> float | None:
     """Marks an entry as being sent, before its first byte is written.
 
     Returns for how many seconds a repetition would do harm: the rest of a verdict's window, else 0.
@@ -143,15 +152,13 @@ def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float
     return left_s if kind == OutboxKind.ACTION else 0.0
 
 
-def mark_done(
-    db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
-) -> None:
+def mark_done(db: Connection, entry_id: int, state: OutboxState, fault: str, now: float) -> None:
     """Ends a delivery; one that has ended already is left as it is."""
     end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
 
 
 def back_to_queue(
-    db: sqlite3.Connection,
+    db: Connection,
     entry_id: int,
     fault: str,
     now: float,
@@ -175,14 +182,14 @@ def back_to_queue(
     """
     db.execute(
         "UPDATE outbox SET failures = failures + ?,"
-        " refused_since = CASE WHEN ? THEN coalesce(refused_since, ?) END"
+        " refused_since = CASE WHEN ? = 1 THEN coalesce(refused_since, ?) END"
         " WHERE id = ? AND done_at IS NULL",
         (reached, refused, clock, entry_id),
     )
     _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault, now)
 
 
-def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
+def settle_interrupted(db: Connection, now: float) -> None:
     """Settles the entries that were being sent when the last delivery ended, see Store."""
     end(
         db,
@@ -204,7 +211,7 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
 
 
 def _queue_again(
-    db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str, now: float
+    db: Connection, where: str, values: tuple[object, ...], fault: str, now: float
 ) -> None:
     text = (
         "UPDATE outbox SET attempts = attempts + 1, fault = ?,"
@@ -227,13 +234,13 @@ def _queue_again(
                 mark_done(db, entry_id, OutboxState.UNDELIVERED, ACTED_ON, now)
 
 
-def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
+def entries(db: Connection, limit: int) -> tuple[Entry, ...]:
     """Returns the newest entries, newest first."""
     found = rows(db, f"SELECT {COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
     return records(entry_of, found)
 
 
-def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+def prune(db: Connection, older_than: float, limit: int) -> int:
     """Removes deliveries that ended before ``older_than``; returns how many."""
     return changed(
         db,
@@ -245,7 +252,7 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
 
 
 def end(
-    db: sqlite3.Connection,
+    db: Connection,
     where: str,
     values: tuple[object, ...],
     state: OutboxState,
@@ -263,13 +270,13 @@ def end(
     return ended
 
 
-def withdraw(db: sqlite3.Connection, command_id: str, reason: str, now: float) -> None:
+def withdraw(db: Connection, command_id: str, reason: str, now: float) -> None:
     """Ends the queued verdict of a command as undelivered."""
     where = "command_id = ? AND state = 'queued'"
     end(db, where, (command_id,), OutboxState.UNDELIVERED, reason, now)
 
 
-def _record_undelivered(db: sqlite3.Connection, entry: Entry, now: float) -> None:
+def _record_undelivered(db: Connection, entry: Entry, now: float) -> None:
     asked = rounds.find(db, entry.command_id)
     bound = rows(db, "SELECT hostname FROM instances WHERE uuid = ?", entry.uuid)
     history.record(

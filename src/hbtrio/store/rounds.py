@@ -5,52 +5,64 @@ All functions run inside a transaction of the store's worker.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hbtrio.store.faults import CommandIdUsed
 from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
+from hbtrio.store.sql import (
+    Connection,
+    changed,
+    epoch,
+    insert,
+    moment,
+    moment_or_none,
+    records,
+    rows,
+    text_of,
+)
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 _COLUMNS: Final = (
     "command_id, uuid, hostname, event, vote, asked_by, asked_at, window_s, replied, result,"
     " reason, answered_at, boot_id"
 )
+_OPEN: Final = f"{insert('rounds', _COLUMNS)} ON CONFLICT DO NOTHING"
 
 
-def open_round(db: sqlite3.Connection, opened: RoundRecord) -> None:
+def open_round(db: Connection, opened: RoundRecord) -> None:
     """Inserts a round.
 
     Raises:
-        sqlite3.IntegrityError: the command id was used before.
+        CommandIdUsed: the command id was used before.
     """
-    db.execute(
-        f"INSERT INTO rounds ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            opened.command_id,
-            opened.uuid,
-            text_of(opened.hostname),
-            opened.event,
-            opened.vote,
-            text_of(opened.asked_by),
-            epoch(opened.asked_at),
-            opened.window_s,
-            opened.replied,
-            opened.result or "",
-            text_of(opened.reason),
-            epoch(opened.answered_at),
-            text_of(opened.boot_id),
-        ),
+    inserted = changed(
+        db,
+        _OPEN,
+        opened.command_id,
+        opened.uuid,
+        text_of(opened.hostname),
+        opened.event,
+        opened.vote,
+        text_of(opened.asked_by),
+        epoch(opened.asked_at),
+        opened.window_s,
+        opened.replied,
+        opened.result or "",
+        text_of(opened.reason),
+        epoch(opened.answered_at),
+        text_of(opened.boot_id),
     )
+    if not inserted:
+        raise CommandIdUsed(opened.command_id)
 
 
-def replied(db: sqlite3.Connection, command_id: str) -> bool:
+def replied(db: Connection, command_id: str) -> bool:
     """Marks the reply to the requester as written; False if the round is unknown."""
     return changed(db, "UPDATE rounds SET replied = 1 WHERE command_id = ?", command_id) == 1
 
 
-def close_round(db: sqlite3.Connection, result: RoundResult, now: float) -> bool:
+def close_round(db: Connection, result: RoundResult, now: float) -> bool:
     """Closes a round; False if the round is unknown or already closed."""
     return (
         changed(
@@ -66,19 +78,19 @@ def close_round(db: sqlite3.Connection, result: RoundResult, now: float) -> bool
     )
 
 
-def find(db: sqlite3.Connection, command_id: str) -> RoundRecord | None:
+def find(db: Connection, command_id: str) -> RoundRecord | None:
     """Returns a round, open or closed, or None."""
     found = rows(db, f"SELECT {_COLUMNS} FROM rounds WHERE command_id = ?", command_id)
     return records(_round, found)[0] if found else None
 
 
-def still_open(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
+def still_open(db: Connection) -> tuple[RoundRecord, ...]:
     """Returns the open rounds, the oldest first."""
     text = f"SELECT {_COLUMNS} FROM rounds WHERE answered_at IS NULL ORDER BY asked_at"
     return records(_round, rows(db, text))
 
 
-def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+def prune(db: Connection, older_than: float, limit: int) -> int:
     """Removes rounds closed before ``older_than``; returns how many."""
     return changed(
         db,
@@ -90,7 +102,7 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
 
 
 def still_wanted(
-    db: sqlite3.Connection, result: RoundResult, entries: Sequence[NewEntry], now: float
+    db: Connection, result: RoundResult, entries: Sequence[NewEntry], now: float
 ) -> Sequence[NewEntry]:
     """Closes a round and returns those of ``entries`` that are still to be sent.
 

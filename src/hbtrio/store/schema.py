@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from hbtrio.store import drain_rows
-from hbtrio.store.migration import Schema
+from hbtrio.store.migration import PostgresOnly, Schema, SqliteOnly
 
 #: ``PRAGMA application_id``, "hbta": distinguishes the file from those of other programs.
 APPLICATION_ID: Final = 0x68627461
 
-#: Entry ``n`` migrates a file from version n to n + 1. Never edit a released entry, only append.
+#: Entry ``n`` migrates a database from version n to n + 1. Never edit a released one, only append.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         """
@@ -136,7 +136,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "ALTER TABLE history ADD COLUMN kept_at REAL NOT NULL DEFAULT 0",
         # Existing rows have only the host's time, which may be ahead.
-        "UPDATE history SET kept_at = min(time, CAST(strftime('%s', 'now') AS REAL))",
+        SqliteOnly("UPDATE history SET kept_at = min(time, CAST(strftime('%s', 'now') AS REAL))"),
         "DROP INDEX history_time",
         "CREATE INDEX history_kept ON history (kept_at)",
         "ALTER TABLE history ADD COLUMN asked_at REAL",
@@ -188,6 +188,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             hostname TEXT NOT NULL
         ) STRICT, WITHOUT ROWID
         """,
+    ),
+    # Else the instances of a host are found by reading those of all.
+    ("CREATE INDEX instances_hostname ON instances (hostname)",),
+    # Its entries live for seconds: what they leave behind slows queries down until it is removed.
+    (
+        PostgresOnly(
+            "ALTER TABLE outbox SET (autovacuum_vacuum_scale_factor = 0.0,"
+            " autovacuum_vacuum_threshold = 2000, autovacuum_analyze_scale_factor = 0.0,"
+            " autovacuum_analyze_threshold = 2000)"
+        ),
     ),
 )
 

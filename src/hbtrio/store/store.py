@@ -12,7 +12,6 @@ sends it again.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -39,25 +38,35 @@ from hbtrio.store.records import (
 )
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.schema import AGENT_SCHEMA
+from hbtrio.store.sql import Connection
 from hbtrio.store.worker import StoreWorker
 
 
 class Store(DaemonStore):
-    """The agent's store; open it with :meth:`open`.
+    """The agent's store; open it with :func:`~hbtrio.store.places.open_store`.
 
-    Any method raises :class:`~hbtrio.store.worker.StoreFault` if the disk is full or fails, or if
+    Any method raises :class:`~hbtrio.store.faults.StoreFault` if the disk is full or fails, or if
     the file is damaged. Nothing was changed then, except that a method which also syncs may have
     committed.
 
     Args:
         worker: runs the transactions.
         wall_clock: returns the current time; timezone-aware.
+        restart_s: the least time after which what was not synced may be lost and the database
+            be used again, in seconds.
     """
 
     schema = AGENT_SCHEMA
 
-    def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        worker: StoreWorker,
+        wall_clock: Callable[[], datetime],
+        *,
+        restart_s: float = outbox.REBOOT_S,
+    ) -> None:
         super().__init__(worker, wall_clock)
+        self._restart_s = restart_s
         #: The hosts and instances that the VIM has named.
         self.inventory = Inventory(self._worker, wall_clock)
         #: The links of hosts.
@@ -76,11 +85,11 @@ class Store(DaemonStore):
 
     @property
     def is_unsure(self) -> bool:
-        """Whether a sync has failed, see :meth:`unsure`."""
+        """Whether it is unknown what is stored, see :meth:`unsure`."""
         return self._worker.is_unsure.is_set()
 
     async def unsure(self) -> None:
-        """Waits until a sync fails: then it is unknown what is on the disk.
+        """Waits until it is unknown what is stored, as a sync failed or the connection is lost.
 
         The kernel reports a lost write only once, so the agent has to restart to find out.
         """
@@ -107,7 +116,7 @@ class Store(DaemonStore):
         """
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             drain_rows.put_drains(db, drains)
             drain_rows.put_places(db, places)
             for entry in entries:
@@ -121,7 +130,7 @@ class Store(DaemonStore):
         """Stores a vote or notice, before its host receives the command.
 
         Raises:
-            sqlite3.IntegrityError: the command id was used before.
+            CommandIdUsed: the command id was used before.
         """
         await self._worker.run(lambda db: rounds.open_round(db, opened))
 
@@ -151,7 +160,7 @@ class Store(DaemonStore):
         """
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: Connection) -> bool:
             if not rounds.close_round(db, result, now):
                 return False
             if history_entry is not None:
@@ -196,7 +205,7 @@ class Store(DaemonStore):
         """
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> TakenReport | None:
+        def work(db: Connection) -> TakenReport | None:
             if not links.acknowledge(db, hostname, boot_id, number):
                 return None
             kept = None
@@ -247,7 +256,7 @@ class Store(DaemonStore):
         now, clock = self._now(), trio.current_time()
         most, busy, resting = limit if others is None else others, tuple(busy), tuple(resting)
 
-        def work(db: sqlite3.Connection) -> Ready:
+        def work(db: Connection) -> Ready:
             since = history.newest(db) if after is None else after
             ready = delivery_order.ready(db, limit, most, busy, resting, now, clock)
             newest, undelivered = history.newly_undelivered(db, since, PAGE)
@@ -265,7 +274,7 @@ class Store(DaemonStore):
         left_s = await self._worker.run(lambda db: outbox.mark_sending(db, entry_id, now, clock))
         if left_s is None:
             return False
-        if left_s >= outbox.REBOOT_S:
+        if left_s > 0 and left_s >= self._restart_s:
             await self._worker.sync()
         if 0 < left_s <= trio.current_time() - clock:
             # The verdict expired during the sync. Still "sending", it would block its instance.
@@ -329,7 +338,7 @@ class Store(DaemonStore):
         """
         edge = older_than.timestamp()
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: Connection) -> int:
             parts = (history.prune, rounds.prune, outbox.prune)
             return sum(part(db, edge, limit) for part in parts)
 

@@ -23,18 +23,19 @@ from __future__ import annotations
 
 import logging
 import queue
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage, os_reason
-from hbtrio.store.database import Database
-from hbtrio.store.jobs import Job, StoreFault, perform
+from hbtrio.store.faults import StoreFault, StoreLost
+from hbtrio.store.jobs import Job, perform
+from hbtrio.store.sql import Connection
+from hbtrio.store.watched import OpenedDatabase, StoreWorker, Watched
 
 __all__ = [
     "Job",
@@ -60,85 +61,10 @@ _BATCH: Final = 64
 _CLOSE_S: Final = 5.0
 
 
-class StoreWorker(Protocol):
-    """Runs work on the database, each in a transaction."""
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs ``work`` and returns its result after the commit.
-
-        Work is done in the order of the calls. If task A wakes task B, calls that A makes before it
-        next waits come before B's.
-
-        Raises:
-            StoreFault: nothing was changed.
-        """
-
-    async def sync(self) -> None:
-        """Waits until everything committed before survives a crash of the machine.
-
-        Raises:
-            StoreFault: the disk failed to sync.
-        """
-
-    async def files_fault(self) -> str:
-        """Returns what happened to the open files: deleted, replaced; "" if nothing did."""
-
-
-class Watched:
-    """A worker that records whether the database can be written.
-
-    Args:
-        worker: the worker that does the work.
-    """
-
-    def __init__(self, worker: StoreWorker) -> None:
-        #: Why the last work failed; "" after the next successful write.
-        self.fault = ""
-        #: Why it is unknown what is on the disk, for the rest of the process; else "".
-        self.unsure = ""
-        #: Set together with ``unsure``.
-        self.is_unsure = trio.Event()
-        self._worker = worker
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """See :class:`StoreWorker`."""
-        wrote = False
-
-        def watched(db: sqlite3.Connection) -> T:
-            nonlocal wrote
-            before = db.total_changes
-            result = work(db)
-            # Work that only reads succeeds even on a full disk.
-            wrote = db.total_changes > before
-            return result
-
-        try:
-            result = await self._worker.run(watched)
-        except StoreFault as fault:
-            self.fault = str(fault)
-            raise
-        if wrote:
-            self.fault = ""
-        return result
-
-    async def sync(self) -> None:
-        """See :class:`StoreWorker`."""
-        try:
-            await self._worker.sync()
-        except StoreFault as fault:
-            self.unsure = str(fault)
-            self.is_unsure.set()
-            raise
-
-    async def files_fault(self) -> str:
-        """See :class:`StoreWorker`."""
-        return await self._worker.files_fault()
-
-
 class _Waiting(Job):
     """A job whose caller waits in trio."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
         super().__init__(work)
         self.done = trio.Event()
 
@@ -155,7 +81,7 @@ class StoreThread:
         self._fault: BaseException | None = None
         self._closing = False
         self._ended = trio.Event()
-        self._database: Database | None = None
+        self._database: OpenedDatabase | None = None
         self._syncing = trio.Lock()
         self._sync_limit = trio.CapacityLimiter(1)
         # Each call of sync() draws a number; a sync serves all numbers drawn before its start.
@@ -164,7 +90,7 @@ class StoreThread:
         self._sync_fault = ""
         self._last_files_fault = ""
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T]) -> T:
         """Queues ``work`` and waits for it. Work is done in the order of the calls.
 
         A call that is cancelled before its work is queued does nothing. Afterwards the work is
@@ -218,7 +144,7 @@ class StoreThread:
                 raise StoreFault(self._sync_fault)
 
     async def files_fault(self) -> str:
-        """Returns what happened to the open files; see :meth:`Database.files_fault`.
+        """Returns what happened to the open files; see :meth:`OpenedDatabase.files_fault`.
 
         While no thread can be started this is what the last look has shown.
         """
@@ -239,7 +165,7 @@ class StoreThread:
         except OSError as error:
             return f"its files can't be looked at: {os_reason(error)}"
 
-    async def _sync_in_thread(self, database: Database) -> None:
+    async def _sync_in_thread(self, database: OpenedDatabase) -> None:
         try:
             await trio.to_thread.run_sync(
                 self._sync, database, abandon_on_cancel=True, limiter=self._sync_limit
@@ -250,14 +176,16 @@ class StoreThread:
             # In the store's own thread, where commits wait for it.
             await self.run(lambda _: self._sync(database))
 
-    def _sync(self, database: Database) -> None:
+    def _sync(self, database: OpenedDatabase) -> None:
         try:
             database.sync()
         except OSError as error:
             # Stored by the thread, because the caller may have been cancelled.
             self._sync_fault = f"the disk failed to sync: {os_reason(error)}"
+        except StoreLost as fault:
+            self._sync_fault = str(fault)
 
-    async def start(self, connect: Callable[[], Database]) -> None:
+    async def start(self, connect: Callable[[], OpenedDatabase]) -> None:
         """Starts the thread, which opens the database.
 
         Raises:
@@ -285,7 +213,7 @@ class StoreThread:
 
     # -- in the thread -----------------------------------------------------------------------------
 
-    def _serve(self, connect: Callable[[], Database]) -> None:
+    def _serve(self, connect: Callable[[], OpenedDatabase]) -> None:
         try:
             database = self._database = connect()
         except BaseException as error:  # noqa: BLE001 - raised where start() waits
@@ -300,7 +228,7 @@ class StoreThread:
             database.close()
             self._call_in_trio(self._ended.set)
 
-    def _work(self, db: sqlite3.Connection) -> None:
+    def _work(self, db: Connection) -> None:
         while (job := self._jobs.get()) is not None:
             batch = [job]
             with suppress(queue.Empty):
@@ -323,7 +251,7 @@ class StoreThread:
 
 
 @asynccontextmanager
-async def open_store_thread(connect: Callable[[], Database]) -> AsyncIterator[StoreThread]:
+async def open_store_thread(connect: Callable[[], OpenedDatabase]) -> AsyncIterator[StoreThread]:
     """Runs a worker while the block runs; leaving the block does the queued work first.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import Final, NoReturn
 import trio
 
 from hbtrio.nursery.host.memory_settings import MemorySettings
+from hbtrio.store.faults import StoreFault
 from hbtrio.store.host_store import HostStore
-from hbtrio.store.jobs import StoreFault
 
 #: Seconds between two removals of old history.
 _EVERY_S: Final = 3600.0

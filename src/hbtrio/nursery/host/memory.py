@@ -29,6 +29,7 @@ from hbtrio.nursery.host.unwritten import Unwritten
 from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.backoff import Backoff
+from hbtrio.store.faults import StoreFault
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,
@@ -39,7 +40,6 @@ from hbtrio.store.host_records import (
     Recollection,
 )
 from hbtrio.store.host_store import HostStore
-from hbtrio.store.jobs import StoreFault
 from hbtrio.store.records import HistoryEntry, HistoryRecord
 
 _log = logging.getLogger("hbtrio.memory")

@@ -1,0 +1,22 @@
+"""What the stores raise."""
+
+from __future__ import annotations
+
+
+class StoreFault(Exception):
+    """The database can't be read or written, as on a full disk, or has a damaged row.
+
+    Nothing was changed.
+    """
+
+
+class StoreLost(StoreFault):
+    """The connection to the database is lost, and whatever is asked of it from now on fails.
+
+    Whether a transaction that was being committed has been is not known; only a new start of the
+    daemon, which reads everything again, finds out.
+    """
+
+
+class CommandIdUsed(Exception):
+    """A round with this command id exists; nothing was changed."""
