@@ -64,6 +64,18 @@ def test_one_that_rejects_is_asked_again_and_not_asked_at_the_end() -> None:
     assert one.outcome is DrainOutcome.DRAINED
 
 
+def test_a_reject_is_overridden_whatever_has_become_of_the_turns_since() -> None:
+    one = planned()
+    one.turns(BEGIN)
+    rejected(one, BEGIN + 1)
+    assert one.turns(BEGIN + 31) == (Turn("a"),)
+    one.blocked("a", "a hold", BEGIN + 31)
+    assert one.turns(END) == (OVERRIDES,)
+    # The daemon was killed before the action was begun.
+    one.unresumed("a")
+    assert one.turns(END) == (OVERRIDES,)
+
+
 def test_one_that_gives_up_is_asked_once_more_at_the_end_and_left_alone() -> None:
     one, at, asked = planned(OnReject.SKIP), BEGIN, []
     while (turns := one.turns(at)) == (Turn("a"),):

@@ -20,7 +20,7 @@ from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.fsm.drain_table import DrainState
 from hbtrio.fsm.planned_time import PlannedTime
 from hbtrio.policy.profile import Profile
-from hbtrio.store import host_rows
+from hbtrio.store import drain_rows, host_rows
 from hbtrio.store.database import open_database
 from hbtrio.store.host_records import (
     ActionRecord,
@@ -87,7 +87,7 @@ PLACES = (
         name="vm-1",
         hostname="compute-0",
         answer="reject: a backup runs",
-        item=DrainItem(B, DrainState.REJECTED, "a backup runs", 100.5, 130.5),
+        item=DrainItem(B, DrainState.BLOCKED, "on hold", 100.5, 130.5, rejected="a backup runs"),
     ),
     DrainPlace(drain="d1", position=1, item=DrainItem(A, ask_at=0.0)),
 )
@@ -102,8 +102,15 @@ async def test_everything_is_recalled(path: str, clock: Clock) -> None:
     run, hold = CorrectiveRun(A, NOW), HoldRecord("brake", "", "too many", 5.0)
     async with HostStore.open(path, clock) as store:
         assert await store.recall() == Recollection()
-        await store.keep(Changes(known=(KNOWN,), runs=(run,), held=(hold,), history=(history(),)))
-        await store.put_action(ACTION)
+        await store.keep(
+            Changes(
+                known=(KNOWN,),
+                runs=(run,),
+                held=(hold,),
+                history=(history(),),
+                actions=(ACTION,),
+            )
+        )
     async with HostStore.open(path, clock) as store:
         # What SQLite can't store of a tenant's text is replaced.
         known = attrs.evolve(KNOWN, ill_reason="disk ? full")
@@ -116,9 +123,9 @@ async def test_a_later_state_replaces_the_earlier(path: str, clock: Clock) -> No
         well = KnownInstance(uuid=A, state="waiting", boot_id="boot-2")
         other = attrs.evolve(KNOWN, uuid=B)
         await store.keep(Changes(known=(KNOWN, other), held=(HoldRecord("brake", "", "a", 1.0),)))
-        await store.put_action(ACTION)
+        await store.keep(Changes(actions=(ACTION,)))
         step = attrs.evolve(ACTION, step=ActionState.AWAITING.value, step_deadline=None)
-        await store.put_action(step)
+        await store.keep(Changes(actions=(step,)))
         assert (await store.recall()).actions == (step,)
         held = HoldRecord("brake", "", "b", 2.0)
         await store.keep(Changes(known=(well,), forgotten=(B,), held=(held,)))
@@ -132,7 +139,7 @@ async def test_a_later_state_replaces_the_earlier(path: str, clock: Clock) -> No
 
 async def test_a_drain_is_recalled_as_it_was_stored_last(path: str, clock: Clock) -> None:
     async with HostStore.open(path, clock) as store:
-        await store.put_drain(StoredDrain(DRAIN, PLACES))
+        await store.keep(Changes(drains=(DRAIN,), drain_places=PLACES))
         assert (await store.recall()).drains == (StoredDrain(DRAIN, PLACES),)
         over = attrs.evolve(DRAIN, phase=DrainPhase.CANCELLED, reason="by uid 0", ended_at=9.0)
         done = attrs.evolve(PLACES[0], item=DrainItem(B, DrainState.DONE, ask_at=0.0))
@@ -145,11 +152,12 @@ async def test_the_last_drains_and_those_in_progress_are_kept(path: str, clock: 
     async with HostStore.open(path, clock) as store:
         rules = attrs.evolve(DRAIN.rules, planned=planned)
         going_on = attrs.evolve(DRAIN, id="p", begun_at=-1.0, rules=rules)
-        await store.put_drain(StoredDrain(going_on, (attrs.evolve(PLACES[1], drain="p"),)))
+        place = attrs.evolve(PLACES[1], drain="p")
+        await store.keep(Changes(drains=(going_on,), drain_places=(place,)))
         for number in range(KEPT + 2):
             record = attrs.evolve(DRAIN, id=f"d{number}", begun_at=float(number), ended_at=99.0)
             place = attrs.evolve(PLACES[1], drain=record.id)
-            await store.put_drain(StoredDrain(record, (place,)))
+            await store.keep(Changes(drains=(record,), drain_places=(place,)))
         kept = (await store.recall()).drains
         assert [one.record.id for one in kept] == ["p", *(f"d{n}" for n in range(2, KEPT + 2))]
         assert kept[0].record == going_on
@@ -260,6 +268,21 @@ async def test_a_backup_of_a_file_in_use_can_be_opened(
     os.chmod(copy, 0o600)
     async with HostStore.open(copy, clock) as store:
         assert [one.uuid for one in (await store.recall()).instances] == [A]
+
+
+def test_a_reject_that_an_older_file_has_is_kept(path: str) -> None:
+    at = next(n for n, one in enumerate(HOST_SCHEMA.migrations) if one is drain_rows.REJECTED)
+    older = open_database(path, attrs.evolve(HOST_SCHEMA, migrations=HOST_SCHEMA.migrations[:at]))
+    for position, state in enumerate(("rejected", "blocked")):
+        older.db.execute(
+            "INSERT INTO drain_places VALUES ('d1', ?, 'u', '', '', '', ?, 'why', NULL, 0.0)",
+            (position, state),
+        )
+    older.close()
+    newer = open_database(path, HOST_SCHEMA)
+    kept = newer.db.execute("SELECT state, rejected FROM drain_places").fetchall()
+    newer.close()
+    assert kept == [("rejected", "why"), ("blocked", None)]
 
 
 def test_a_newer_file_is_refused(path: str) -> None:

@@ -23,7 +23,7 @@ from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host, open_host
 from hbtrio.nursery.host.environment import HostEnvironment
-from hbtrio.nursery.host.memory import HostMemory, nothing_remembered, open_memory
+from hbtrio.nursery.host.memory import HostMemory, open_memory
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.policy.begin_by import ANY_TIME, ProcessClock
@@ -487,7 +487,7 @@ async def host_world(
         config: keys of the host's configuration.
     """
     try:
-        memory = memory or nothing_remembered()
+        memory = memory or HostMemory()
         async with nothing_left(), open_memory(memory), trio.open_nursery() as nursery:
             settings = HostConfig(channel_dir=CHANNEL_DIR, hostname="compute-0", **config)
             world = HostWorld(nursery, settings, runs or {}, seed, memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,8 +28,15 @@ PATH = "/var/host.db"
 
 class _CountedStore(HostStore):
     writes = 0
+    #: Its run is killed before one more transaction than these.
+    left = math.inf
+    #: Set once that is so.
+    killed: trio.Event
 
     async def keep(self, changes: Changes) -> None:
+        if self.writes == self.left:
+            self.killed.set()
+            await trio.sleep_forever()
         self.writes += 1
         await super().keep(changes)
 
@@ -104,6 +112,15 @@ class MemoryStore:
         """All runs so far end as SIGKILL ends them: what they have not written is lost."""
         for run in self._runs:
             run.is_killed = True
+
+    def kill_at_write(self, number: int) -> trio.Event:
+        """The present run is killed once it has written so often from now on.
+
+        Returns what is set then: nothing more is written. To be followed by another run at once.
+        """
+        store = self._stores[-1]
+        store.left, store.killed = store.writes + number, trio.Event()
+        return store.killed
 
     async def recall(self) -> Recollection:
         """What the next run of the host would be given."""

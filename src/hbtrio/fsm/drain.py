@@ -76,6 +76,7 @@ class DrainItem:
         ask_at: when it has its turn again, if it refuses or is blocked.
         hint_from: from when on a reject that is withdrawn has it asked again.
         is_withdrawn: whether its guest has withdrawn a reject since its turn.
+        rejected: the last reject of its guest, whatever came of its turns since; None for none.
     """
 
     uuid: str
@@ -85,14 +86,14 @@ class DrainItem:
     ask_at: float = -math.inf
     hint_from: float = -math.inf
     is_withdrawn: bool = False
+    rejected: str | None = None
 
 
 @attrs.frozen
 class Turn:
     """Begin the action on this instance now.
 
-    ``force``: without its vote; ``overrides`` is then the reject that does not stand, if the guest
-    has rejected.
+    ``force``: without its vote; ``overrides`` is then the reject that does not stand, if any.
     """
 
     uuid: str
@@ -187,13 +188,11 @@ class Drain:
         return tuple(item.uuid for item in stale)
 
     def _turn(self, item: DrainItem, now: float) -> Turn:
-        is_rejected = item.state is DrainState.REJECTED
-        force = is_rejected and self.rules.on_reject is OnReject.FORCE
-        force = force or now >= self.rules.forced_at
-        overrides = item.reason if force and is_rejected else None
+        forces = item.state is DrainState.REJECTED and self.rules.on_reject is OnReject.FORCE
+        force = forces or now >= self.rules.forced_at
         item.state = DRAIN_TABLE.after(item.state, DrainEvent.TURN)
         item.reason, item.is_withdrawn = "", False
-        return Turn(item.uuid, force, overrides)
+        return Turn(item.uuid, force, item.rejected if force else None)
 
     def withdrawn(self, uuid: str, now: float) -> None:
         """Takes that the guest of an instance does not reject any more, as it says.
@@ -347,3 +346,5 @@ class Drain:
     def _move(item: DrainItem, event: DrainEvent, reason: str = "") -> None:
         item.state = DRAIN_TABLE.after(item.state, event)
         item.reason = reason
+        if event is DrainEvent.REJECTED:
+            item.rejected = reason

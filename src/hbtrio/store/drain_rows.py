@@ -57,11 +57,20 @@ PLANNED: Final = (
     "ALTER TABLE drains ADD COLUMN act_before REAL",
 )
 
+#: Those of the migration that keeps an instance's last reject until its end. An older daemon has
+#: kept that only as the reason of its state.
+REJECTED: Final = (
+    "ALTER TABLE drain_places ADD COLUMN rejected TEXT",
+    "UPDATE drain_places SET rejected = reason WHERE state = 'rejected'",
+)
+
 _DRAIN: Final = (
     "id, action, command, parallel, retry_for_s, on_reject, ignore_hold, who, begun_at, boot_id,"
     " phase, reason, ended_at, not_before, act_before"
 )
-_PLACE: Final = "drain, position, uuid, name, hostname, answer, state, reason, refused_at, ask_at"
+_PLACE: Final = (
+    "drain, position, uuid, name, hostname, answer, state, reason, refused_at, ask_at, rejected"
+)
 
 
 def put_drains(db: Connection, drains: Iterable[DrainRecord]) -> None:
@@ -112,6 +121,7 @@ def put_places(db: Connection, places: Iterable[DrainPlace]) -> None:
                 text_of(one.item.reason),
                 one.item.refused_at,
                 max(one.item.ask_at, 0.0),
+                None if one.item.rejected is None else text_of(one.item.rejected),
             )
             for one in places
         ],
@@ -153,12 +163,13 @@ def _drain(row: tuple[Any, ...]) -> DrainRecord:
 
 
 def _place(row: tuple[Any, ...]) -> DrainPlace:
-    drain, position, uuid, name, hostname, answer, state, reason, refused_at, ask_at = row
+    drain, position, uuid, name, hostname, answer, state, reason = row[:8]
+    refused_at, ask_at, rejected = row[8:]
     return DrainPlace(
         drain=drain,
         position=position,
         name=name,
         hostname=hostname,
         answer=answer,
-        item=DrainItem(uuid, DrainState(state), reason, refused_at, ask_at),
+        item=DrainItem(uuid, DrainState(state), reason, refused_at, ask_at, rejected=rejected),
     )

@@ -111,5 +111,6 @@ HOST_SCHEMA: Final = Schema(
             "ALTER TABLE holds ADD COLUMN ends REAL",
         ),
         drain_rows.PLANNED,
+        drain_rows.REJECTED,
     ),
 )

@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord
 from hbtrio.store import drain_rows, history, host_rows
 from hbtrio.store.daemon_store import PAGE, DaemonStore
 from hbtrio.store.host_records import (
@@ -48,6 +48,7 @@ class Changes:
         history: entries of the history, in order.
         drains: drains that have changed.
         drain_places: instances of drains that have changed.
+        actions: actions that begin or take their next step, each in place of its last step.
         ended: ids of actions that have ended, and their outcomes, which come last in the history.
     """
 
@@ -63,6 +64,7 @@ class Changes:
     ended: tuple[tuple[str, HistoryEntry], ...] = ()
     drains: tuple[DrainRecord, ...] = ()
     drain_places: tuple[DrainPlace, ...] = ()
+    actions: tuple[ActionRecord, ...] = ()
 
 
 class HostStore(DaemonStore):
@@ -114,22 +116,11 @@ class HostStore(DaemonStore):
             host_rows.put_members(db, changes.members)
             for entry in changes.history:
                 history.record(db, entry, now)
+            for action in changes.actions:
+                host_rows.put_action(db, action)
             for id_, outcome in changes.ended:
                 host_rows.end_action(db, id_)
                 history.record(db, outcome, now)
-
-        await self._worker.run(work)
-
-    async def put_action(self, action: ActionRecord) -> None:
-        """Stores an action and the step it is at, in place of its last step."""
-        await self._worker.run(lambda db: host_rows.put_action(db, action))
-
-    async def put_drain(self, drain: StoredDrain) -> None:
-        """Stores a drain that begins, with its instances."""
-
-        def work(db: Connection) -> None:
-            drain_rows.put_drains(db, [drain.record])
-            drain_rows.put_places(db, drain.places)
 
         await self._worker.run(work)
 

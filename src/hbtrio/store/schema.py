@@ -199,6 +199,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             " autovacuum_analyze_threshold = 2000)"
         ),
     ),
+    drain_rows.REJECTED,
 )
 
 AGENT_SCHEMA: Final = Schema(

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.drain_rules import DrainRules, OnReject
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.agent_places import ANSWER_S
@@ -121,6 +122,38 @@ class TestAnAction:
             lines = await lines_of(migrate(on, guest.uuid))
             assert lines[-1]["outcome"] == "done"
             assert on.agent.of(PlaceRequest) == on.agent.of(PlaceOver) == []
+
+
+@pytest.mark.usefixtures("autojump_clock")
+@pytest.mark.parametrize(
+    ("denial", "is_ended"), [(FULL, False), ("", True), (None, True)], ids=["no", "yes", "silent"]
+)
+async def test_a_corrective_command_is_taken_over_from_once_the_agent_has_decided(
+    denial: str | None, *, is_ended: bool
+) -> None:
+    agent = agent_with_groups(denial)
+    corrected = CorrectiveCommands(reboot=("reset", "{uuid}"))
+    hung = RUNS | {"reset": FakeRun(delay_s=20.0)}
+    async with linked(
+        agent, runs=hung, corrective_commands=corrected, brake=BrakeSettings(share=1.0)
+    ) as on:
+        guest = await on.world.heartbeating()
+        await on.report(guest)
+        await on.world.sleep(3)
+        guest.answers_after_s, guest.sends_init = None, False
+        await on.world.sleep(10)
+        assert [run.argv[0] for run in on.world.processes.started] == ["reset"]
+        denies, agent.denies = agent.denies, lambda _: None
+        action = migrate(on, guest.uuid, take_over=True)
+        await on.world.settle()
+        # Nothing is ended before the agent has answered.
+        assert on.world.processes.cancelled == []
+        (request,) = agent.of(PlaceRequest)
+        if (answer := denies(request)) is not None:
+            await agent.send(PlaceAnswer(request.number, answer))
+        await lines_of(action)
+        cancelled = [run.argv[0] for run in on.world.processes.cancelled]
+        assert cancelled == (["reset"] if is_ended else [])
 
 
 @pytest.mark.usefixtures("autojump_clock")

@@ -15,7 +15,7 @@ from hbtrio.config.groups import GroupSettings
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands, LibvirtSettings
 from hbtrio.fsm.ownership import NEXT_STEP_S
 from hbtrio.lab.virsh_output import SHUT_OFF
-from hbtrio.nursery.host.memory import nothing_remembered
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.store.host_records import Recollection
 from hbtrio.wire.vocabulary import (
     ActionName,
@@ -363,7 +363,7 @@ async def test_one_that_was_migrated_away_is_no_member() -> None:
 async def test_before_libvirt_has_told_a_name_nothing_may_go_down() -> None:
     async with world_of(group("db-*", max_unavailable=1), libvirt=ON) as world:
         world.libvirt.hang()
-        await world.restart_host(nothing_remembered())
+        await world.restart_host(HostMemory())
         guest = world.guest().appear()
         await world.sleep(5)
         expected = (

@@ -20,7 +20,6 @@ from hbtrio.nursery.host.memory import (
     STEP_S,
     HostMemory,
     NotKept,
-    nothing_remembered,
     open_memory,
 )
 from hbtrio.store.host_records import (
@@ -257,7 +256,7 @@ async def test_the_end_of_an_action_on_a_slow_disk(disk: MemoryStore) -> None:
 
 
 async def test_without_a_state_directory(caplog: pytest.LogCaptureFixture) -> None:
-    memory = nothing_remembered()
+    memory = HostMemory()
     memory.know(known())
     memory.forget("u1")
     memory.ran("u1")
@@ -289,6 +288,50 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting.put_back(batch)
     assert [one.reason for one in waiting.take().history] == ["3", "4", "5"]
     assert waiting.lost == 3
+
+
+def test_an_action_is_never_stored_before_the_history_that_came_before_it() -> None:
+    waiting = unwritten.Unwritten()
+    for number in range(unwritten.AT_ONCE + 1):
+        waiting.record(HistoryEntry(EPOCH, "action", "u", "h", str(number)))
+    awaited = waiting.step(ACTION)
+    waiting.end("a0", HistoryEntry(EPOCH, "action", "u", "h", "done"))
+    first, second = waiting.take(), waiting.take()
+    assert (len(first.history), first.actions, first.ended) == (unwritten.AT_ONCE, {}, {})
+    assert (len(second.history), list(second.actions), list(second.ended)) == (1, ["a1"], ["a0"])
+    first.written()
+    assert not awaited.tried.is_set()
+    second.failed()
+    assert (awaited.tried.is_set(), awaited.is_written) == (True, False)
+    waiting.put_back(second)
+    waiting.take().written()
+    assert awaited.is_written
+
+
+def test_the_step_of_an_action_that_has_ended_is_not_stored() -> None:
+    waiting = unwritten.Unwritten()
+    waiting.step(ACTION)
+    batch = waiting.take()
+    waiting.end("a1", HistoryEntry(EPOCH, "action", "u", "h", "done"))
+    waiting.put_back(batch)
+    batch = waiting.take()
+    assert (batch.actions, list(batch.ended)) == ({}, ["a1"])
+
+
+async def test_a_step_is_not_kept_waiting_by_a_write_before_it(disk: MemoryStore) -> None:
+    memory = disk.memory()
+    async with remembering(memory, ignore):
+        await trio.sleep(1)
+        memory.record(entry("first"))
+        await trio.sleep(PAUSE_S / 2)
+        begun = trio.current_time()
+        assert await memory.put_action(ACTION)
+        disk.worker.fault = "full"
+        assert not await memory.put_action(attrs.evolve(ACTION, step="voting"))
+        disk.worker.fault = ""
+        assert await memory.put_action(attrs.evolve(ACTION, step="preparing"))
+        assert trio.current_time() == begun
+    assert [one.step for one in (await disk.recall()).actions] == ["preparing"]
 
 
 async def test_a_command_that_does_not_count_is_forgotten(disk: MemoryStore) -> None:

@@ -59,6 +59,7 @@ class ActionOrder:
         take_over: end a corrective command that runs, instead of waiting for it.
         ignore_group: act also if the rule of a group forbids it.
         ignore_hold: act on an instance that is on hold, too.
+        overridden: what is reported of the guest's reject that does not stand; "" if there is none.
     """
 
     name: ActionName
@@ -67,16 +68,21 @@ class ActionOrder:
     take_over: bool
     ignore_group: bool
     ignore_hold: bool
+    overridden: str = ""
 
-    @property
-    def without(self) -> tuple[str, ...]:
-        """What it leaves out, for the history."""
-        left_out = {
+    def asked(self, ended: str) -> str:
+        """Says what is asked for, for the history.
+
+        Args:
+            ended: the corrective command that it has ended; "" for none.
+        """
+        added = {
             "without its vote": self.force,
             "whatever its groups say": self.ignore_group,
             "on hold or not": self.ignore_hold,
+            f"ending {ended}": bool(ended),
         }
-        return tuple(words for words, applies in left_out.items() if applies)
+        return ", ".join(("asked", *(words for words, applies in added.items() if applies)))
 
 
 class ActionRuns:
@@ -87,6 +93,8 @@ class ActionRuns:
         commands: what performs each action.
         tools: what all actions share.
         supervisor: counts programming errors.
+        on_begun: called with each action that begins or is denied, what was asked for, and the
+            order's ``overridden``, before the action is stored.
         on_ended: called with each action that has come to its end, before that is stored.
         on_over: called with each action that has come to its end, and its outcome.
         owners: who owns each instance.
@@ -101,6 +109,7 @@ class ActionRuns:
         commands: ActionCommands,
         tools: ActionTools,
         supervisor: Supervisor,
+        on_begun: Callable[[ActionRun, str, str], None],
         on_ended: Callable[[ActionRun], None],
         on_over: Callable[[ActionRecord, str], Awaitable[object]],
         owners: Owners,
@@ -116,6 +125,7 @@ class ActionRuns:
         self._commands = commands
         self._tools = tools
         self._supervisor = supervisor
+        self._on_begun = on_begun
         self._on_ended = on_ended
         self._on_over = on_over
         self._owners = owners
@@ -178,9 +188,7 @@ class ActionRuns:
         denial = self._deny(uuid, order)
         if not (denial or order.ignore_group):
             self._groups.of_agent.opens(uuid, ACTION_TABLE[name].before)
-        if order.take_over and not denial:
-            self._end_command(uuid)
-        return self._start(ActionRun(record, self._tools, begin_by, denial=denial))
+        return self._start(ActionRun(record, self._tools, begin_by, denial=denial), order)
 
     def _deny(self, uuid: str, order: ActionOrder) -> str:
         """Takes the instance's place in its groups; returns why it must not go down."""
@@ -212,20 +220,20 @@ class ActionRuns:
             return _OVERTAKEN
         return "" if record.step in _STEPS else _UNKNOWN_STEP
 
-    def _start(self, action: ActionRun) -> ActionRun:
+    def _start(self, action: ActionRun, order: ActionOrder | None = None) -> ActionRun:
         self.in_progress[action.uuid] = action
         self._owners.act_begins(action.uuid, action.name)
-        self._nursery.start_soon(self._run, action)
+        self._nursery.start_soon(self._run, action, order)
         return action
 
-    async def _run(self, action: ActionRun) -> None:
+    async def _run(self, action: ActionRun, order: ActionOrder | None) -> None:
         try:
-            await self._carry_out(action)
+            await self._carry_out(action, order)
         finally:
             del self.in_progress[action.uuid]
             self._owners.act_ended(action.uuid)
             self._groups.give_back(action.uuid, _PLACE)
-            self._groups.of_agent.settle(action.uuid, begins=False)
+            self._groups.of_agent.settle(action.uuid)
             self._groups.of_agent.over(action.uuid, self._nursery)
             action.close()
 
@@ -240,11 +248,21 @@ class ActionRuns:
             if not action.denial:
                 places.settle(action.uuid)
 
-    async def _carry_out(self, action: ActionRun) -> None:
+    async def _begin(self, action: ActionRun, order: ActionOrder) -> None:
+        """Ends what it takes over from, and stores it together with what is recorded of it."""
+        ended = ""
+        if order.take_over and not action.denial:
+            ended = self._owners.command(action.uuid)
+            self._end_command(action.uuid)
+        self._on_begun(action, order.asked(ended), order.overridden)
+        if not action.denial:
+            await self._tools.memory.put_action(action.record)
+
+    async def _carry_out(self, action: ActionRun, order: ActionOrder | None) -> None:
         try:
             await self._ask_agent(action)
-            if not action.is_resumed and not action.denial:
-                await self._tools.memory.put_action(action.record)
+            if order is not None:  # else an earlier run of the host has begun it
+                await self._begin(action, order)
             if (ownership := self._owners.of(action.uuid)).command_runs and not action.denial:
                 await action.wait_for(
                     ownership.words, partial(self._owners.until_no_command, action.uuid)

@@ -28,6 +28,7 @@ from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
 from hbtrio.nursery.host.past_actions import Unbegun, last_line, until_recalled
+from hbtrio.nursery.host.plans import overridden_words
 from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
@@ -136,6 +137,7 @@ class AgentCommands:
                 ignore_hold=command.ignore_hold,
                 begin_by=self._begin_by(command),
                 who=who,
+                overridden=_overridden(command),
             )
         except Expired as error:
             await session.send(_expired(command, error))
@@ -147,7 +149,7 @@ class AgentCommands:
             return
         # The agent has asked its own groups, or was told to ignore them.
         self._host.groups.of_agent.settle(action.uuid)
-        self._host.drains.plans.of_agent(action, command.planned_at, command.overrides)
+        self._host.drains.plans.of_agent(action, command.planned_at)
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
         await self._follow(session, command.command_id, action)
 
@@ -235,6 +237,11 @@ def _who(command: RoundCommand | ActCommand | Follow) -> str:
     if not isinstance(command, RoundCommand):
         return f"{command.who or 'an operator'} of the agent"
     return f"{command.who} of the agent" if command.who else "the agent"
+
+
+def _overridden(command: ActCommand) -> str:
+    reject = command.overrides
+    return "" if reject is None else overridden_words(reject, is_planned=command.planned_at > 0)
 
 
 def _expired(command: RoundCommand | ActCommand, error: Expired) -> Reply:

@@ -55,8 +55,8 @@ class AgentPlaces:
         self._numbers = itertools.count(1)
         self._session: _Session | None = None
         self._listeners: list[Callable[[str], None]] = []
-        #: The instances whose actions wait for an answer, and what is done once they begin.
-        self._open: dict[str, list[Callable[[], None]]] = {}
+        #: The instances whose actions wait for an answer.
+        self._open: set[str] = set()
 
     def on_answer(self, listener: Callable[[str], None]) -> None:
         """Calls ``listener`` with an instance once it is decided whether its action begins."""
@@ -90,21 +90,12 @@ class AgentPlaces:
     def opens(self, uuid: str, event: Event | None) -> None:
         """Takes that an action begins once the agent was asked; without groups there, at once."""
         if self._session is not None and event in TAKING_DOWN:
-            self._open[uuid] = []
+            self._open.add(uuid)
 
-    def once_begun(self, uuid: str, do: Callable[[], None]) -> None:
-        """Calls ``do`` once the action on an instance begins, now if it has; never if it is not."""
-        if uuid in self._open:
-            self._open[uuid].append(do)
-        else:
-            do()
-
-    def settle(self, uuid: str, *, begins: bool = True) -> None:
+    def settle(self, uuid: str) -> None:
         """Takes that the action on an instance begins or does not: nothing is to be asked."""
         if uuid in self._open:
-            waiting = self._open.pop(uuid)
-            for do in waiting if begins else ():
-                do()
+            self._open.remove(uuid)
             for listener in self._listeners:
                 listener(uuid)
 

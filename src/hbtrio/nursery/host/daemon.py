@@ -172,6 +172,7 @@ class Host:
                 self.drains,
             ),
             self.supervisor,
+            self.remembering.action_begins,
             self.drains.action_ended,
             self.remembering.action_over,
             self.owners,
@@ -318,6 +319,7 @@ class Host:
         begin_by: BeginBy = ANY_TIME,
         who: str = "",
         drain: str = "",
+        overridden: str = "",
     ) -> ActionRun:
         """Starts an action; see :class:`ActionOrder` and :meth:`ActionRuns.begin`.
 
@@ -328,12 +330,10 @@ class Host:
         with recorded(partial(self.remembering.action_refused, uuid, name, who)):
             uuid = self.channel(uuid).uuid
             begin_by.check()
-            ended = self.owners.command(uuid) if take_over else ""
-            order = ActionOrder(name, command, force, take_over, ignore_group, ignore_hold)
-            action = self._action_runs.begin(uuid, order, begin_by=begin_by, who=who, drain=drain)
-        asked = ", ".join(("asked", *order.without))
-        self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
-        return action
+            order = ActionOrder(
+                name, command, force, take_over, ignore_group, ignore_hold, overridden
+            )
+            return self._action_runs.begin(uuid, order, begin_by=begin_by, who=who, drain=drain)
 
 
 @asynccontextmanager

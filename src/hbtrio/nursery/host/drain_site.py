@@ -19,7 +19,7 @@ from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.drained_host import DrainedHost
-from hbtrio.nursery.host.plans import HostPlans
+from hbtrio.nursery.host.plans import HostPlans, overridden_words
 from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
@@ -179,14 +179,12 @@ class HostDrains:
                 ignore_hold=record.ignore_hold,
                 who=record.actor,
                 drain=record.id,
+                overridden=_overridden(record, turn),
             )
         except UnknownInstance as error:
             raise Skipped(str(error)) from error
         except ActionRefused as error:
             raise Blocked(str(error)) from error
-        if turn.overrides is not None:
-            why = "by --on-reject" if record.rules.planned is None else "at its planned time"
-            self.plans.overridden(action, why, turn.overrides)
         self.plans.attempts.began(record.id, action.uuid, action.progress)
 
     def _check(self, record: DrainRecord, uuid: str) -> None:
@@ -226,9 +224,12 @@ class HostDrains:
             action.call_off(reason)
 
     async def put(self, drain: StoredDrain) -> None:
-        """Stores a drain that begins; waits for the disk, a second at most."""
-        if not await self._host.memory.put(lambda store: store.put_drain(drain)):
-            self._host.memory.drain(drain.record, drain.places)
+        """Stores a drain that begins, a planned action with its entry in the history.
+
+        Waits for the disk, a second at most.
+        """
+        self.plans.begins(drain.record)
+        await self._host.memory.put_drain(drain)
 
     def keep(self, record: DrainRecord) -> None:
         """Stores a drain that has changed, soon; records how a planned action ends undone."""
@@ -251,3 +252,10 @@ class HostDrains:
     def _name(self, uuid: str, channel: Channel) -> str:
         domain = self._host.domains.of(uuid)
         return channel.heartbeat.profile.name if domain is None else domain.name
+
+
+def _overridden(record: DrainRecord, turn: Turn) -> str:
+    """What is reported of the reject that does not stand; "" if there is none."""
+    if turn.overrides is None:
+        return ""
+    return overridden_words(turn.overrides, is_planned=record.rules.planned is not None)

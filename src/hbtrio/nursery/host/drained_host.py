@@ -53,5 +53,6 @@ class DrainedHost(Protocol):
         ignore_hold: bool,
         who: str,
         drain: str,
+        overridden: str,
     ) -> ActionRun:
         """Starts an action; see :meth:`~hbtrio.nursery.host.daemon.Host.begin_action`."""

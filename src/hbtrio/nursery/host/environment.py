@@ -9,7 +9,7 @@ import attrs
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
-from hbtrio.nursery.host.memory import HostMemory, nothing_remembered
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.port import Dialer
@@ -36,7 +36,7 @@ class HostEnvironment:
     #: The certificates in use.
     files: FileWatch = attrs.field(factory=FileWatch)
     #: What is remembered across restarts.
-    memory: HostMemory = attrs.field(factory=nothing_remembered)
+    memory: HostMemory = attrs.field(factory=HostMemory)
     #: Tells whoever is on call; None: nobody is told.
     notifier: Notifier | None = None
     #: Ticks the on-time guard.

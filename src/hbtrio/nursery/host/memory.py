@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.fsm.drain_records import DrainPlace, DrainRecord
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.nursery.host.history_pruning import prune_history
-from hbtrio.nursery.host.memory_settings import MemorySettings
-from hbtrio.nursery.host.unwritten import Unwritten
+from hbtrio.nursery.host.memory_settings import NOWHERE, MemorySettings
+from hbtrio.nursery.host.unwritten import Awaited, Unwritten
 from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.backoff import Backoff
@@ -68,10 +68,10 @@ class HostMemory:
     """The memory of a host; :func:`open_memory` makes and runs it.
 
     Args:
-        settings: its store and clock.
+        settings: its store and clock; without a state directory, nothing is remembered.
     """
 
-    def __init__(self, settings: MemorySettings) -> None:
+    def __init__(self, settings: MemorySettings = NOWHERE) -> None:
         self.path = settings.path
         self._settings = settings
         self._fault = "" if settings.open_store is not None else NO_DIRECTORY
@@ -80,6 +80,8 @@ class HostMemory:
         #: Since when the disk is being waited for; infinity if it is not.
         self._busy_since = math.inf
         self._wake = WakeUp()
+        #: Set when somebody waits for the next write.
+        self._hurry = WakeUp()
         self._unwritten = Unwritten()
         self._recollection = Recollection()
         self._recalled = trio.Event()
@@ -173,24 +175,24 @@ class HostMemory:
     # -- what is waited for -------------------------------------------------------------------
 
     async def put_action(self, action: ActionRecord) -> bool:
-        """Stores an action and its step before the step is taken, see :meth:`put`.
+        """Stores an action and its step before the step is taken, with all that was given before.
 
-        If it is not stored, the action goes on, and is not resumed after a restart.
+        Waits ``STEP_S`` at most, and returns whether it is stored. If not, it is later: a restart
+        before that does not resume the action, which goes on.
         """
-        return await self.put(lambda store: store.put_action(action))
+        return self.is_kept and await self._tried(self._unwritten.step(action))
 
-    async def put(self, put: Callable[[HostStore], Awaitable[None]]) -> bool:
-        """Stores what ``put`` does; waits at most ``STEP_S``, and returns whether it is stored."""
-        if (store := self._store) is None:
-            return False
-        with trio.move_on_after(STEP_S):
-            try:
-                await put(store)
-            except StoreFault as fault:
-                self._note_fault(str(fault))
-                return False
-            return True
-        return False
+    async def put_drain(self, drain: StoredDrain) -> bool:
+        """Stores a drain that begins, as :meth:`put_action` does an action."""
+        return self.is_kept and await self._tried(self._unwritten.begin_drain(drain))
+
+    async def _tried(self, awaited: Awaited) -> bool:
+        self._wake.set()
+        self._hurry.set()
+        if self._store is not None:
+            with trio.move_on_after(STEP_S):
+                await awaited.tried.wait()
+        return awaited.is_written
 
     async def end_action(self, id_: str, outcome: HistoryEntry) -> bool:
         """Removes an action that has ended, and adds its outcome to the history.
@@ -294,9 +296,11 @@ class HostMemory:
             await self._wake.wait()
             if await self._write(store):
                 backoff.reset()
-                await trio.sleep(PAUSE_S)
+                pause_s = 0.0 if self._unwritten.is_awaited else PAUSE_S
             else:
-                await trio.sleep(backoff.next_delay_s())
+                pause_s = backoff.next_delay_s()
+            with trio.move_on_after(pause_s):
+                await self._hurry.wait()
             if self._unwritten:
                 self._wake.set()
 
@@ -311,6 +315,7 @@ class HostMemory:
         except StoreFault as fault:
             self._note_fault(str(fault))
             self._unwritten.put_back(batch)
+            batch.failed()
             return False
         finally:
             self._busy_since = math.inf
@@ -331,13 +336,6 @@ class HostMemory:
             await trio.sleep(HUNG_S)
             if trio.current_time() - self._busy_since >= HUNG_S:
                 self._note_fault(f"the disk has not answered for {HUNG_S:g} s or more")
-
-
-def nothing_remembered() -> HostMemory:
-    """Makes the memory of a host without a state directory."""
-    moment = Moment("", 0.0, 0.0)
-    nowhere = MemorySettings(open_store=None, moment=lambda: moment, socket_of=lambda _: "")
-    return HostMemory(nowhere)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 import attrs
 
@@ -28,3 +29,9 @@ class MemorySettings:
     socket_of: Callable[[str], str]
     path: str = ""
     history_days: float = 30.0
+
+
+#: Of a memory without a state directory.
+NOWHERE: Final = MemorySettings(
+    open_store=None, moment=lambda: Moment("", 0.0, 0.0), socket_of=lambda _: ""
+)

@@ -23,7 +23,6 @@ from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.drained_host import DrainedHost
 from hbtrio.nursery.host.refusals import UnknownInstance, recorded
 from hbtrio.store.host_records import ActionRecord
-from hbtrio.wire.vocabulary import ACTION_TABLE
 
 #: The latest time that guests can be told, in seconds since the epoch.
 LATEST_S: Final = 2**32 - 1
@@ -63,6 +62,8 @@ class HostPlans:
         self._times = times
         #: Shows what becomes of a plan.
         self.attempts = Attempts(runs)
+        #: The instance, and what the history says, of plans that are not stored yet.
+        self._said: dict[str, tuple[str, str]] = {}
         #: When the agent forces actions in progress that it has planned, by the action's id.
         self._of_agent: dict[str, int] = {}
 
@@ -130,7 +131,7 @@ class HostPlans:
             rules = DrainRules(planned=planned, on_reject=on_reject)
             run = self._start(attrs.evolve(plan, rules=rules), who)
         words = spans.words(self._times.epoch_s(), gives_up=gives_up)
-        host.remembering.action_planned(plan.instance, plan.action, words, run.record.actor)
+        self._said[run.record.id] = (plan.instance, words)
         await run.stored.wait()
         return run
 
@@ -143,35 +144,23 @@ class HostPlans:
             return self._of_agent.get(action.id, 0)
         return round(run.due[1])
 
-    def of_agent(self, action: ActionRun, planned_at: int, overrides: str | None) -> None:
+    def of_agent(self, action: ActionRun, planned_at: int) -> None:
         """Takes that an action which has just begun is one that the agent has planned.
 
         Args:
             action: the action.
             planned_at: when the agent forces it, in seconds since the epoch; 0: it does not.
-            overrides: the reject that does not stand; None if there is none.
         """
         known = {one.record.id for one in self._host.actions.values()}
         self._of_agent = {id_: at for id_, at in self._of_agent.items() if id_ in known}
         if planned_at:
             self._of_agent[action.record.id] = min(planned_at, LATEST_S)
-        if overrides is not None:
-            self.overridden(action, "at its planned time", overrides)
 
-    def overridden(self, action: ActionRun, why: str, reject: str) -> None:
-        """Reports that an action which begins goes on, whatever the guest has said.
-
-        Of one that is denied before it begins nothing is reported.
-        """
-        report = partial(self._overridden, action, why, reject)
-        self._host.groups.of_agent.once_begun(action.uuid, report)
-
-    def _overridden(self, action: ActionRun, why: str, reject: str) -> None:
-        event, channel = ACTION_TABLE[action.name].before, self._host.channels.get(action.uuid)
-        if event is None or channel is None or action.denial:
-            return
-        words = f"overridden {why}: {reject}" if reject else f"overridden {why}"
-        channel.reports.publish_override(event, words, action.who)
+    def begins(self, record: DrainRecord) -> None:
+        """Records a drain that begins, if it is a planned action."""
+        uuid, words = self._said.pop(record.id, ("", ""))
+        if words:
+            self._host.remembering.action_planned(uuid, record.action, words, record.actor)
 
     def ended(self, record: DrainRecord) -> None:
         """Records how a planned action ends undone."""
@@ -180,3 +169,9 @@ class HostPlans:
             if item.state in _UNDONE:
                 words = f"planned, {item.state.value}: {item.reason or record.reason}"
                 self._host.remembering.action_planned(uuid, record.action, words, record.actor)
+
+
+def overridden_words(reject: str, *, is_planned: bool) -> str:
+    """Says that a reject does not stand: at the time of a planned action, or in a drain."""
+    why = "at its planned time" if is_planned else "by --on-reject"
+    return f"overridden {why}: {reject}" if reject else f"overridden {why}"

@@ -20,7 +20,7 @@ from hbtrio.policy.veto import VetoRule
 from hbtrio.store.host_records import ActionRecord, KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import ACTION_TABLE, Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -128,9 +128,19 @@ class Remembering:
             )
         )
 
-    def action_begins(self, action: ActionRun, asked: str) -> None:
-        """Takes the beginning of an action; ``asked`` describes the request."""
+    def action_begins(self, action: ActionRun, asked: str, overridden: str) -> None:
+        """Takes the beginning of an action.
+
+        Args:
+            action: the action; one that is denied overrides nothing.
+            asked: describes the request.
+            overridden: what is reported of the guest's reject that does not stand; "" if there is
+                none.
+        """
         self._record_action(action.uuid, action.name, asked, action.who)
+        event, channel = ACTION_TABLE[action.name].before, self._channels.get(action.uuid)
+        if overridden and not action.denial and event is not None and channel is not None:
+            channel.reports.publish_override(event, overridden, action.who)
 
     def action_refused(self, uuid: str, name: str, who: str, why: str) -> None:
         """Takes the refusal of an action; the name may be that of none, and the uuid unknown."""

@@ -1,4 +1,8 @@
-"""Collects what is to be stored of a host until it is written, within bounds."""
+"""Collects what is to be stored of a host until it is written, within bounds.
+
+What is given without a checkpoint between is one transaction: an action's row is stored with the
+entries of the history that were recorded before it, and with its drain's place.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,21 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from hbtrio.fsm.drain_records import DrainPlace, DrainRecord
-from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance, MemberRecord
+from hbtrio.fsm.drain_records import DrainPlace, DrainRecord, StoredDrain
+from hbtrio.store.host_records import (
+    ActionRecord,
+    CorrectiveRun,
+    HoldRecord,
+    KnownInstance,
+    MemberRecord,
+)
 from hbtrio.store.host_store import Changes
 from hbtrio.store.records import HistoryEntry
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: Of each kind, per write.
+#: Of each kind, per write; but all that waits of actions and drains: each of them is stored whole.
 AT_ONCE: Final = 1000
 
 #: Of each kind, the most that may wait for a disk; a host has at most as many instances.
@@ -40,6 +50,32 @@ class Holding:
     written: trio.Event = attrs.field(factory=trio.Event)
 
 
+@attrs.define(eq=False)
+class Awaited:
+    """Something whose storing is waited for.
+
+    Args:
+        tried: set once it is stored, or the disk has not taken it for now.
+        is_written: whether it is stored.
+    """
+
+    tried: trio.Event = attrs.field(factory=trio.Event)
+    is_written: bool = False
+
+    def written(self) -> None:
+        """Takes that it is stored."""
+        self.is_written = True
+        self.tried.set()
+
+
+@attrs.frozen
+class Stepped:
+    """The step that an action is at."""
+
+    record: ActionRecord
+    awaited: Awaited = attrs.field(factory=Awaited)
+
+
 @attrs.frozen
 class Batch:
     """What one write stores; None stands for what is to be removed."""
@@ -53,6 +89,8 @@ class Batch:
     history: list[HistoryEntry]
     drains: dict[str, DrainRecord]
     places: dict[tuple[str, int], DrainPlace]
+    actions: dict[str, Stepped]
+    begun: list[Awaited]
 
     @property
     def changes(self) -> Changes:
@@ -70,6 +108,7 @@ class Batch:
             history=tuple(self.history),
             drains=tuple(self.drains.values()),
             drain_places=tuple(self.places.values()),
+            actions=tuple(one.record for one in self.actions.values()),
         )
 
     def written(self) -> None:
@@ -78,6 +117,17 @@ class Batch:
             ended.written.set()
         for holding in self.holds.values():
             holding.written.set()
+        for awaited in self._awaited:
+            awaited.written()
+
+    def failed(self) -> None:
+        """Lets those go on who do not wait longer than for an attempt."""
+        for awaited in self._awaited:
+            awaited.tried.set()
+
+    @property
+    def _awaited(self) -> list[Awaited]:
+        return [*self.begun, *(one.awaited for one in self.actions.values())]
 
 
 class Unwritten:
@@ -97,10 +147,18 @@ class Unwritten:
         self._history: deque[HistoryEntry] = deque()
         self._drains: OrderedDict[str, DrainRecord] = OrderedDict()
         self._places: OrderedDict[tuple[str, int], DrainPlace] = OrderedDict()
+        self._actions: OrderedDict[str, Stepped] = OrderedDict()
+        self._begun: list[Awaited] = []
 
     def __bool__(self) -> bool:
         instances = (self._known, self._holds, self._members, self._runs, self._in_vain)
-        return any((*instances, self._ended, self._history, self._drains, self._places))
+        drains = (self._drains, self._places)
+        return any((*instances, self._ended, self._actions, self._history, *drains))
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits until it is tried to store something."""
+        return bool(self._begun or self._actions)
 
     def know(self, known: KnownInstance) -> bool:
         """Takes what is known of an instance; returns whether it differs from the last time."""
@@ -140,11 +198,27 @@ class Unwritten:
                 return
         self._in_vain.append(uuid)
 
+    def step(self, action: ActionRecord) -> Awaited:
+        """Takes an action that begins, or its next step.
+
+        Returns what is waited for; of one that the next step replaces before, nothing is heard.
+        """
+        stepped = Stepped(action)
+        _put(self._actions, action.id, stepped)
+        return stepped.awaited
+
     def end(self, id_: str, outcome: HistoryEntry) -> trio.Event:
         """Takes the end of an action; returns what is set once it is written."""
+        self._actions.pop(id_, None)
         ended = Ended(outcome)
         _put(self._ended, id_, ended)
         return ended.written
+
+    def begin_drain(self, drain: StoredDrain) -> Awaited:
+        """Takes a drain that begins; returns what is waited for."""
+        self.drain(drain.record, drain.places)
+        self._begun.append(Awaited())
+        return self._begun[-1]
 
     def drain(self, record: DrainRecord | None, places: Iterable[DrainPlace]) -> None:
         """Takes a drain that has changed, if it has, and instances of it that have."""
@@ -161,17 +235,28 @@ class Unwritten:
             self.lost += 1
 
     def take(self) -> Batch:
-        """Takes the oldest, to be written."""
+        """Takes the oldest, to be written.
+
+        Actions and drains come with the last of the history: what it has of them is never stored
+        after them.
+        """
+        history = [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))]
+        most = 0 if self._history else WAITING
+        begun = [] if self._history else self._begun
+        if begun:
+            self._begun = []
         return Batch(
             _taken(self._known),
             _taken(self._holds),
             [self._runs.popleft() for _ in range(min(AT_ONCE, len(self._runs)))],
             [self._in_vain.popleft() for _ in range(min(AT_ONCE, len(self._in_vain)))],
             _taken(self._members),
-            _taken(self._ended),
-            [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
-            _taken(self._drains),
-            _taken(self._places),
+            _taken(self._ended, most),
+            history,
+            _taken(self._drains, most),
+            _taken(self._places, most),
+            _taken(self._actions, most),
+            begun,
         )
 
     def put_back(self, batch: Batch) -> None:
@@ -180,6 +265,10 @@ class Unwritten:
         self._holds = OrderedDict(batch.holds | self._holds)
         self._members = OrderedDict(batch.members | self._members)
         self._ended = OrderedDict(batch.ended | self._ended)
+        actions = batch.actions | self._actions
+        self._actions = OrderedDict(
+            (id_, one) for id_, one in actions.items() if id_ not in self._ended
+        )
         self._drains = OrderedDict(batch.drains | self._drains)
         self._places = OrderedDict(batch.places | self._places)
         runs = WAITING - len(self._runs)
@@ -197,5 +286,5 @@ def _put(waiting: OrderedDict[K, V], key: K, value: V) -> None:
         waiting.popitem(last=False)
 
 
-def _taken(waiting: OrderedDict[K, V]) -> dict[K, V]:
-    return dict(waiting.popitem(last=False) for _ in range(min(AT_ONCE, len(waiting))))
+def _taken(waiting: OrderedDict[K, V], most: int = AT_ONCE) -> dict[K, V]:
+    return dict(waiting.popitem(last=False) for _ in range(min(most, len(waiting))))

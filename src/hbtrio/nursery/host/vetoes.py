@@ -1,7 +1,8 @@
 """Counts the rejects of each instance against ``[veto]``, over restarts of the host.
 
 They are remembered as holds, one for each event, that end when the last of its rejects counts no
-longer. A host that is killed within the tenth of a second before one is stored forgets that one.
+longer. A reject is stored before or with the end of its action: of one that a killed host has not
+stored, the vote is asked again.
 """
 
 from __future__ import annotations
