@@ -75,6 +75,7 @@ class Storm:
         # One that did not come took longer than any.
         missing = self.votes - len(self.verdict_ms)
         p99_ms = share([*self.verdict_ms, *[math.inf] * missing], 0.99)
+        p99 = Measure.at_most(f"{name}: p99 of the verdicts", p99_ms, AIM_P99_MS, "ms", digits=0)
         return [
             Measure(
                 f"{name}: verdicts in their window",
@@ -82,7 +83,7 @@ class Storm:
                 f"{self.in_time}, {sum(self.refused.values())} refused",
                 self.in_time == self.votes,
             ),
-            Measure.at_most(f"{name}: p99 of the verdicts", p99_ms, AIM_P99_MS, "ms", digits=0),
+            attrs.evolve(p99, seen=f"none, {missing} are missing") if math.isinf(p99_ms) else p99,
         ]
 
 

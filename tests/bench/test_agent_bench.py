@@ -107,6 +107,11 @@ def test_goals_of_a_storm(verdict_ms: list[float], in_window: bool, in_time: boo
     assert [one.met for one in measures] == [in_window, in_time]
 
 
+def test_a_storm_states_how_many_verdicts_are_missing() -> None:
+    measures = Storm(100, [1.0] * 60, {}).measures()
+    assert (measures[1].seen, measures[1].met) == ("none, 40 are missing", False)
+
+
 def test_a_vote_is_compared_with_the_floor_s() -> None:
     floor = Votes(FLOOR, [], [], [1.0, 2.0, 3.0])
     farmed = Votes(FARMED, [], [], [12.0, 13.0, 14.0])
