@@ -160,6 +160,11 @@ EXCEPTED: Final = {
         " threading",
         _WORLD + "the file of a store",
     ),
+    "store/lease.py": ("threading", _WORLD + "the thread that renews the lease of a database"),
+    "store/places.py": (
+        "trio.lowlevel.current_trio_token",
+        _WORLD + "what that thread has to say",
+    ),
     "store/postgres.py": ("threading", _WORLD + "the database of a store"),
     "store/worker.py": (
         "threading trio.lowlevel.current_trio_token trio.to_thread",

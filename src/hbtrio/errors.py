@@ -42,6 +42,8 @@ class ExitStatus(IntEnum):
     INCOMPLETE = 10
     #: A drain was cancelled or aborted.
     ABORTED = 11
+    #: Another agent has taken over the database, or may do so; start anew.
+    FENCED = 12
     #: A programming error; the traceback is in the log. sysexits' EX_SOFTWARE.
     INTERNAL = 70
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from support.home import home
+from support.postgres import postgres, server
 
-__all__ = ["home"]
+__all__ = ["home", "postgres", "server"]

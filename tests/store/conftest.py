@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hbtrio.store.places import open_store
 from hbtrio.store.store import Store
-from support.postgres import Server, is_installed, postgres_server, skip_or_fail
-from support.store_cases import Clock
+from support.postgres import Server, postgres, server, skip_or_fail
+from support.store_cases import Clock, opened_at
+
+__all__ = ["clock", "path", "place", "postgres", "server", "store"]
 
 
 @pytest.fixture
@@ -21,23 +22,6 @@ def clock() -> Clock:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "agent.db")
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server | None]:
-    """A server for all tests of a run; None where PostgreSQL is not installed."""
-    if not is_installed():
-        yield None
-        return
-    with postgres_server() as server:
-        yield server
-
-
-@pytest.fixture
-def postgres(server: Server | None) -> Server:
-    if server is None:
-        skip_or_fail()
-    return server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -54,5 +38,5 @@ def place(request: pytest.FixtureRequest, server: Server | None, path: str) -> I
 
 @pytest.fixture
 async def store(place: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         yield store

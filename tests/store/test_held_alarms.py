@@ -12,10 +12,10 @@ from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.held_alarms import Held, HoldRecord
 from hbtrio.store.migration import migrate
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
-from hbtrio.store.places import open_store
 from hbtrio.store.records import HistoryEntry, NewEntry
 from hbtrio.store.schema import MIGRATIONS
 from hbtrio.store.store import Store
+from support.store_cases import opened_at
 
 HOST, OTHER = "compute-0", "compute-1"
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ OVER = HistoryEntry(T0, "host-alarm-over", "", HOST, "an operator released them"
 
 @pytest.fixture
 async def store(place: str) -> AsyncIterator[Store]:
-    async with open_store(place, lambda: T0) as store:
+    async with opened_at(place, lambda: T0) as store:
         yield store
 
 
@@ -104,10 +104,10 @@ async def test_what_is_withdrawn_is_told_of_in_the_history(store: Store) -> None
 
 
 async def test_all_of_it_survives(place: str) -> None:
-    async with open_store(place, lambda: T0) as store:
+    async with opened_at(place, lambda: T0) as store:
         await store.held.hold(HOLD, ENTRY)
         await store.queue([alarm("a"), alarm("a", "again"), alarm("b", hostname=OTHER, held=True)])
-    async with open_store(place, lambda: T0) as store:
+    async with opened_at(place, lambda: T0) as store:
         expected = Held((HOLD,), {HOST: frozenset("a"), OTHER: frozenset("b")})
         assert await store.held.all() == expected
         assert [one.entry for one in await store.history()] == [ENTRY]

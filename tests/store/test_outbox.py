@@ -14,7 +14,6 @@ from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import delivery_order, outbox
 from hbtrio.store.database import open_database
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
-from hbtrio.store.places import open_store
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
@@ -42,6 +41,7 @@ from support.store_cases import (
     bodies,
     due,
     ids,
+    opened_at,
     service,
 )
 
@@ -307,12 +307,12 @@ async def test_room_for_verdicts(store: Store) -> None:
 
 
 async def test_what_was_being_sent_at_the_end(place: str, clock: Clock) -> None:
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         await store.queue([service(A, "old"), alarm(B), action(C), service("dddd", "d")])
         for number in (1, 2, 3, 4):
             assert await store.mark_sending(number)
         await store.queue([service(A, "new")])
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         clock.pass_s(1)
         await store.settle_interrupted()
         fault = "the agent ended while it was being sent"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import psycopg
@@ -14,15 +14,20 @@ import trio
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.store import delivery_order, outbox
 from hbtrio.store.faults import StoreFault, StoreLost
+from hbtrio.store.lease import Lease
 from hbtrio.store.links import BOOTS
 from hbtrio.store.migration import Schema
-from hbtrio.store.places import open_store
-from hbtrio.store.postgres import open_postgres
+from hbtrio.store.postgres import PostgresDatabase, open_postgres
+from hbtrio.store.postgres_connection import PostgresConnection
+from hbtrio.store.postgres_schema import migrate
 from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.sql import rows
 from hbtrio.store.store import Store
+from hbtrio.system.boot_clock import boot_clock
 from support.postgres import Server, postgres_server
-from support.store_cases import Clock, action, alarm, history, service
+from support.store_cases import Clock, action, alarm, history, opened_at, service
+
+PLACE = "postgresql:///postgres"
 
 
 @pytest.fixture
@@ -32,7 +37,7 @@ def url(postgres: Server) -> str:
 
 @pytest.fixture
 async def store(url: str, clock: Clock) -> Any:
-    async with open_store(url, clock) as store:
+    async with opened_at(url, clock) as store:
         yield store
 
 
@@ -43,28 +48,43 @@ def other(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         yield connection
 
 
-def refused(url: str, schema: Schema = AGENT_SCHEMA) -> tuple[str, ExitStatus]:
+def opened(url: str, schema: Schema = AGENT_SCHEMA, agent: str = "one") -> PostgresDatabase:
+    return open_postgres(url, schema, agent, Lease(boot_clock))
+
+
+def refused(url: str, schema: Schema = AGENT_SCHEMA, agent: str = "one") -> tuple[str, ExitStatus]:
     with pytest.raises(UserError) as caught:
-        open_postgres(url, schema).close()
+        opened(url, schema, agent).close()
     return str(caught.value), caught.value.status
 
 
 # -- who may open it -------------------------------------------------------------------------------
 
 
-async def test_one_agent_at_a_time(url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_agent_at_a_time(url: str, clock: Clock) -> None:
+    async with opened_at(url, clock, "one"):
+        fault = f"{PLACE}: agent one has it open"
+        assert refused(url, agent="two") == (fault, ExitStatus.IN_USE)
+    # Whoever ends gives up its lease: the next one need not wait for its end.
+    async with opened_at(url, clock, "two"):
+        assert refused(url, agent="one") == (f"{PLACE}: agent two has it open", ExitStatus.IN_USE)
+
+
+def test_agents_open_it_one_after_the_other(
+    url: str, other: psycopg.Connection[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hbtrio.store.postgres._LOCK_MS", 1)
-    async with open_store(url, clock):
-        place = url.replace("hbtrio@", "").partition("?")[0]
-        assert refused(url) == (f"{place}: another agent has it open", ExitStatus.IN_USE)
-    async with open_store(url, clock):
-        pass
+    key = "hashtextextended('hbtrio agent ' || current_schema(), 0)"
+    other.execute(f"SELECT pg_advisory_lock({key})")
+    assert refused(url) == (f"{PLACE}: another agent is just opening it", ExitStatus.IN_USE)
+    other.execute(f"SELECT pg_advisory_unlock({key})")
+    opened(url).close()
 
 
 async def test_agents_of_other_schemas_do_not_disturb_each_other(
     postgres: Server, url: str, clock: Clock
 ) -> None:
-    async with open_store(url, clock) as one, open_store(postgres.schema(), clock) as two:
+    async with opened_at(url, clock) as one, opened_at(postgres.schema(), clock) as two:
         await one.record(history())
         assert await two.history() == ()
 
@@ -83,7 +103,7 @@ def test_a_database_of_another_program(
 def test_a_newer_database_is_left_alone(
     url: str, other: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
-    open_postgres(url, AGENT_SCHEMA).close()
+    opened(url).close()
     count = len(AGENT_SCHEMA.migrations)
     other.execute("UPDATE schema SET version = version + 1")
     text, status = refused(url)
@@ -91,10 +111,12 @@ def test_a_newer_database_is_left_alone(
     assert f"schema version {count + 1} is newer than {count}" in text
 
 
-async def test_an_older_database_is_brought_up(url: str, clock: Clock) -> None:
+async def test_an_older_database_is_brought_up(
+    url: str, clock: Clock, other: psycopg.Connection[tuple[Any, ...]]
+) -> None:
     older = attrs.evolve(AGENT_SCHEMA, migrations=AGENT_SCHEMA.migrations[:6])
-    open_postgres(url, older).close()
-    async with open_store(url, clock) as store:
+    migrate(PostgresConnection(other), older)
+    async with opened_at(url, clock) as store:
         await store.record(history())
         assert await store.members.all() == ()
 
@@ -135,7 +157,12 @@ async def test_every_time_is_kept_exactly_and_every_text_is_compared_by_bytes(
         "SELECT table_name, column_name, data_type, collation_name FROM information_schema.columns"
         " WHERE table_schema = current_schema() AND table_name <> 'schema'"
     ).fetchall()
-    assert {kind for _, _, kind, _ in found} == {"text", "bigint", "double precision"}
+    assert {kind for _, _, kind, _ in found} == {
+        "text",
+        "bigint",
+        "double precision",
+        "timestamp with time zone",  # of leases: of the database's clock alone
+    }
     assert {collation for _, _, kind, collation in found if kind == "text"} == {"C"}
     at = datetime(2025, 3, 1, 12, 0, 0, 123457, UTC)
     await store.record(history(at=at))
@@ -216,7 +243,7 @@ async def test_a_fault_of_the_server_changes_nothing_and_passes(
 async def test_a_wait_for_a_standby_that_was_cancelled_is_no_success(clock: Clock) -> None:
     with postgres_server() as server:
         url = server.schema()
-        async with open_store(url, clock) as store:
+        async with opened_at(url, clock) as store:
             with psycopg.connect(url, autocommit=True) as other:
                 other.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
                 other.execute("SELECT pg_reload_conf()")
@@ -225,14 +252,23 @@ async def test_a_wait_for_a_standby_that_was_cancelled_is_no_success(clock: Cloc
                     # What does not wait goes on.
                     await store.record(history())
                     with pytest.raises(StoreFault, match="canceling wait for synchronous"):
-                        await store.sync()
+                        await sync_again_and_again(store)
                 assert store.is_unsure
                 other.execute("ALTER SYSTEM RESET synchronous_standby_names")
                 other.execute("SELECT pg_reload_conf()")
 
 
+async def sync_again_and_again(store: Store) -> NoReturn:
+    """The setting takes effect when the server has read it."""
+    while True:
+        await store.sync()
+
+
 async def cancel_the_wait(other: psycopg.Connection[tuple[Any, ...]]) -> None:
-    text = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    text = (
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+        " WHERE wait_event = 'SyncRep' AND query LIKE 'SELECT pg_logical_emit_message%'"
+    )
     with trio.fail_after(30):
         while not other.execute(text).fetchall():  # noqa: ASYNC110 - the server tells nobody
             await trio.sleep(0.01)

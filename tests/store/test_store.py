@@ -15,7 +15,6 @@ from hbtrio.store.faults import CommandIdUsed
 from hbtrio.store.group_members import GroupMember
 from hbtrio.store.links import BOOTS
 from hbtrio.store.migration import migrate
-from hbtrio.store.places import open_store
 from hbtrio.store.records import (
     HistoryEntry,
     HostRecord,
@@ -38,13 +37,14 @@ from support.store_cases import (
     alarm,
     bodies,
     history,
+    opened_at,
 )
 
 # -- inventory -------------------------------------------------------------------------------------
 
 
 async def test_hosts_and_instances_survive(place: str, clock: Clock) -> None:
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         await store.inventory.put_host(HostRecord("h1", "compute-0", True))
         await store.inventory.put_host(HostRecord("h2", "compute-1\ud800", False))
         await store.inventory.put_host(HostRecord("h1", "compute-0", False))
@@ -56,7 +56,7 @@ async def test_hosts_and_instances_survive(place: str, clock: Clock) -> None:
             await store.inventory.delete_instance(B),
         ) == (True, False)
         assert await store.inventory.delete_host("h3") is False
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         assert await store.inventory.hosts() == (
             HostRecord("h1", "compute-0", False),
             HostRecord("h2", "compute-1?", False),
@@ -89,11 +89,11 @@ def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
 
 
 async def test_members_of_groups_survive(place: str, clock: Clock) -> None:
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         await store.members.put({A: GroupMember(A, "db-1", "compute-0")})
         moved = GroupMember(A, "db-1\ud800", "compute-1")
         await store.members.put({B: GroupMember(B, "", "compute-0"), A: moved})
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         kept = GroupMember(A, "db-1?", "compute-1")
         assert await store.members.all() == (kept, GroupMember(B, "", "compute-0"))
         await store.members.put({B: None, "unknown": None})
@@ -164,12 +164,12 @@ async def test_a_round_from_opening_to_result(store: Store, clock: Clock) -> Non
 
 async def test_open_rounds_after_a_restart(place: str, clock: Clock) -> None:
     first, second = a_round(), attrs.evolve(a_round("c2"), asked_at=T0 - timedelta(seconds=1))
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         await store.open_round(first)
         await store.open_round(second)
         await store.open_round(a_round("c3"))
         await store.close_round(RoundResult("c3", VoteResult.ACCEPT, ""))
-    async with open_store(place, clock) as store:
+    async with opened_at(place, clock) as store:
         assert await store.open_rounds() == (second, first)
 
 

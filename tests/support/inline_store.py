@@ -11,11 +11,13 @@ from typing import TypeVar
 import trio
 
 from hbtrio.store.database import open_database
+from hbtrio.store.lease import Lease
 from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.sql import Connection
 from hbtrio.store.store import Store
 from hbtrio.store.watched import OpenedDatabase
 from hbtrio.store.worker import Job, StoreFault, perform
+from hbtrio.system.boot_clock import boot_clock
 
 T = TypeVar("T")
 
@@ -83,7 +85,7 @@ def inline_store(place: Path | str) -> Iterator[tuple[Store, InlineWorker]]:
         # Imported here: most tests need no client of it.
         from hbtrio.store.postgres import open_postgres
 
-        database = open_postgres(place, AGENT_SCHEMA)
+        database = open_postgres(place, AGENT_SCHEMA, "agent", Lease(boot_clock))
     worker = InlineWorker(database.db)
     try:
         yield Store(worker, wall_clock), worker

@@ -38,11 +38,6 @@ def _programs() -> Path | None:
     return Path(found).resolve().parent if found else None
 
 
-def is_installed() -> bool:
-    """Returns whether :func:`postgres_server` can start one."""
-    return _programs() is not None
-
-
 def skip_or_fail() -> NoReturn:
     """Ends a test that needs one where there is none."""
     text = "PostgreSQL is not installed (Debian: postgresql-15)"
@@ -160,3 +155,21 @@ def _read_until_ready(process: subprocess.Popen[bytes]) -> None:
     else:
         raise AssertionError(b"".join(said).decode())
     threading.Thread(target=process.stderr.read, daemon=True).start()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server | None]:
+    """A server for all tests of a run; None where PostgreSQL is not installed."""
+    if _programs() is None:
+        yield None
+        return
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(server: Server | None) -> Server:
+    """That server; where there is none, the test is skipped."""
+    if server is None:
+        skip_or_fail()
+    return server

@@ -66,9 +66,18 @@ class RealAgent:
 
 @asynccontextmanager
 async def real_agent(
-    directory: Path, *, log_level: str = "info", audit_s: int = 3600, grace_s: float = 30.0
+    directory: Path,
+    *,
+    name: str = "controller-0",
+    url: str = "",
+    log_level: str = "info",
+    audit_s: int = 3600,
+    grace_s: float = 30.0,
 ) -> AsyncIterator[RealAgent]:
-    """A running agent, its store and its log in that directory; killed at the end if it runs."""
+    """A running agent, its store and its log in that directory; killed at the end if it runs.
+
+    With a URL its store is there.
+    """
     config, ports = directory / "agent.toml", (free_port(), free_port())
     token = directory / "token"
     token.touch(0o600)
@@ -77,7 +86,7 @@ async def real_agent(
         write_toml(
             config,
             {
-                "name": "controller-0",
+                "name": name,
                 "log_level": log_level,
                 "vim": {
                     "listen": f"tcp:127.0.0.1:{ports[0]}",
@@ -86,13 +95,14 @@ async def real_agent(
                 },
                 "link": {"listen": f"unix:{directory}/link", "grace_s": grace_s},
                 "operator": {"listen": f"tcp:127.0.0.1:{ports[1]}", "token_file": str(token)},
-                "store": {"file": str(directory / "agent.db")},
+                "store": {"url": url} if url else {"file": str(directory / "agent.db")},
             },
         )
         arguments = ["agent", "--config", str(config)]
         daemon = await Daemon.start("the agent", arguments, directory / "agent.log")
         try:
-            await until_it_serves(daemon, directory / "link")
+            for place in (directory / "link", *ports):
+                await until_it_serves(daemon, place)
             yield RealAgent(daemon, vim, *ports, directory, nursery)
         finally:
             if daemon.status is None:

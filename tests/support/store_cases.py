@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
 
 from hbtrio.fsm.delivery import OutboxKind
+from hbtrio.store.places import open_store
 from hbtrio.store.records import (
     HistoryEntry,
     NewEntry,
     RoundRecord,
 )
 from hbtrio.store.store import Store
+from hbtrio.system.boot_clock import boot_clock
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
 
 T0 = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -31,6 +35,13 @@ class Clock:
 
     def pass_s(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+
+def opened_at(
+    place: str, clock: Callable[[], datetime], agent: str = "agent"
+) -> AbstractAsyncContextManager[Store]:
+    """A store in a file or a database."""
+    return open_store(place, clock, agent=agent, clock=boot_clock)
 
 
 def service(uuid: str = A, body: str = "state") -> NewEntry:

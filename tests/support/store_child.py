@@ -1,4 +1,6 @@
-"""An agent's life with its store, to be killed at any moment: ``store_child.py FILE NAME``.
+"""An agent's life with its store, to be killed at any moment: ``store_child.py PLACE NAME``.
+
+A third argument is the lease, in seconds.
 
 It takes reports and delivers what they bring, and says on its standard output what it holds safe
 and what it has sent, each before it goes on. A line that was read was true when it was written.
@@ -13,8 +15,11 @@ from datetime import UTC, datetime, timedelta
 import trio
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
+from hbtrio.store import lease, postgres_agents
+from hbtrio.store.places import open_store
 from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.store import Store
+from hbtrio.system.boot_clock import boot_clock
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 INSTANCES = 5
@@ -73,8 +78,12 @@ async def deliver(store: Store) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def main(path: str, boot: str) -> None:
-    async with Store.open(path, now) as store, trio.open_nursery() as nursery:
+async def main(place: str, boot: str, lease_s: str = "3") -> None:
+    # Leases in proportion: the test waits for the end of each.
+    lease.LEASE_S = postgres_agents.LEASE_S = float(lease_s)
+    lease.RENEW_S, lease.MARGIN_S = float(lease_s) / 3, float(lease_s) / 6
+    opened = open_store(place, now, agent=boot, clock=boot_clock)
+    async with opened as store, trio.open_nursery() as nursery:
         say("ready")
         nursery.start_soon(report, store, boot)
         nursery.start_soon(deliver, store)

@@ -88,8 +88,9 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
         world: what it reaches outside itself.
 
     Raises:
-        UserError: the store can't be used, or an address can't be listened at; FAILED if a sync of
-            the store has failed, which only a restart can get over.
+        UserError: the store can't be used, or an address can't be listened at; FAILED if it is
+            unknown what is stored, and FENCED if another agent may use the store, which only a
+            restart can get over.
     """
     manager = world.manager
     async with AsyncExitStack() as stack:
@@ -152,4 +153,5 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
             apis.cancel_scope.cancel()
         if store.is_unsure:
             # Reports are kept by the hosts; a new start finds out what the disk has.
-            raise UserError(f"{config.store.place}: {store.fault}", ExitStatus.FAILED)
+            status = ExitStatus.FENCED if store.is_fenced else ExitStatus.FAILED
+            raise UserError(f"{config.store.place}: {store.fault}", status)

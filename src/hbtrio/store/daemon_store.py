@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import ClassVar, Final, Self
 
 from hbtrio.store import history
 from hbtrio.store.database import open_database
+from hbtrio.store.faults import StoreLost
+from hbtrio.store.lease import Lease
 from hbtrio.store.migration import Schema
 from hbtrio.store.records import HistoryRecord
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
@@ -23,13 +25,20 @@ class DaemonStore:
     Args:
         worker: runs the transactions.
         wall_clock: returns the current time; timezone-aware.
+        lease: bounds how long the daemon may act; None: for good.
     """
 
     #: The schema of its file.
     schema: ClassVar[Schema]
 
-    def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
-        self._worker = Watched(worker)
+    def __init__(
+        self,
+        worker: StoreWorker,
+        wall_clock: Callable[[], datetime],
+        *,
+        lease: Lease | None = None,
+    ) -> None:
+        self._worker = Watched(worker, lease)
         self._wall_clock = wall_clock
 
     @classmethod
@@ -42,6 +51,28 @@ class DaemonStore:
         """
         async with open_store_thread(lambda: open_database(path, cls.schema)) as thread:
             yield cls(thread, wall_clock)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it is unknown what is stored, see :meth:`unsure`."""
+        return self._worker.is_unsure.is_set()
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether another agent has taken over the database, or may do so."""
+        return self._worker.is_fenced
+
+    def note_lease(self) -> None:
+        """Notes that the lease is lost, if it is."""
+        with suppress(StoreLost):
+            self._worker.check_lease()
+
+    async def unsure(self) -> None:
+        """Waits until it is unknown what is stored, as a sync failed or the connection is lost.
+
+        The kernel reports a lost write only once, so the daemon has to restart to find out.
+        """
+        await self._worker.is_unsure.wait()
 
     async def files_fault(self) -> str:
         """Returns what happened to the store's files while they are open; "" if nothing did.

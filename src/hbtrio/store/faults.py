@@ -18,5 +18,12 @@ class StoreLost(StoreFault):
     """
 
 
+class StoreFenced(StoreLost):
+    """Another agent has taken over the database, or may take it over at any moment.
+
+    A transaction that raises it was not committed.
+    """
+
+
 class CommandIdUsed(Exception):
     """A round with this command id exists; nothing was changed."""

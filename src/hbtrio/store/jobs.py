@@ -48,14 +48,14 @@ def _perform(db: Connection, jobs: Sequence[Job]) -> bool:
         for job in jobs:
             job.error = None
             job.result = job.work(db)
-        db.execute("COMMIT")
+        db.commit()
     except Exception as error:  # noqa: BLE001 - raised in the caller of the work
         for job in jobs:
             job.error = _fault(error)
         # On a full disk SQLite has rolled back already.
         if db.in_transaction:
             with suppress(sqlite3.Error, StoreFault):
-                db.execute("ROLLBACK")
+                db.rollback()
         return False
     return True
 

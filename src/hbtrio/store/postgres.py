@@ -1,34 +1,31 @@
-"""Opens the database of an agent on PostgreSQL, and speaks to it as to SQLite.
+"""Opens the database of an agent on PostgreSQL.
 
-The statements are SQLite's, see :mod:`hbtrio.store.sql`; here their parameters are translated. A
-commit does not wait for the disk (``synchronous_commit = off``), as SQLite's does not: it survives
+A commit does not wait for the disk (``synchronous_commit = off``), like SQLite's: it survives
 the agent. :meth:`PostgresDatabase.sync` waits on a second connection, and with it all that was
 committed before, for the disk and for a synchronous standby. Unlike a file, a server that has
 crashed or been replaced is back within seconds: a verdict is synced before it is sent, however
 short its window is.
 
-One agent at a time works on a database. The lock is held by the very session that writes: once
-another one has it, the old session has ended and can write nothing.
+One agent at a time works on a database, see :mod:`hbtrio.store.lease`.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
 from psycopg import conninfo, errors
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import TransactionStatus
-from psycopg.types.string import StrDumperUnknown
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.store.faults import StoreFault, StoreLost
+from hbtrio.store import postgres_agents
+from hbtrio.store.faults import StoreFault, StoreFenced, StoreLost
+from hbtrio.store.lease import Lease, LeaseKeeper
 from hbtrio.store.migration import Schema
+from hbtrio.store.postgres_agents import DatabaseInUseError
+from hbtrio.store.postgres_connection import PostgresConnection, adapt, reason_of
 from hbtrio.store.postgres_schema import ForeignDatabaseError, migrate
 from hbtrio.store.sql import Connection
 from hbtrio.wire.database_url import without_options
@@ -53,6 +50,7 @@ _DEFAULTS: Final = {
 #: 0.5 ms. Without ``jit = off`` the high costs of what is disabled would start its compiler.
 _SESSION: Final = """
     SET client_encoding = 'UTF8';
+    SET synchronous_commit = on;
     SET jit = off;
     SET enable_bitmapscan = off;
     SET enable_hashjoin = off;
@@ -61,123 +59,47 @@ _SESSION: Final = """
     SET enable_sort = off;
 """
 
-#: How long the session of an agent that has just ended may keep the lock, in milliseconds.
-_LOCK_MS: Final = 2000
+#: Commits don't wait for the disk. An agent that is stopped within a transaction may not keep its
+#: rows locked for longer than its lease.
+_WORKING: Final = """
+    SET synchronous_commit = off;
+    SET idle_in_transaction_session_timeout = 2500;
+"""
 
-_PARAMETER: Final = re.compile(r"\?|:(\w+)")
-
-# Faults of the statement or its arguments, not of the server.
-_PROGRAMMING: Final = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.InterfaceError,
-    psycopg.NotSupportedError,
-    psycopg.ProgrammingError,
-)
-
-
-class _FlagDumper(Dumper):
-    """Writes a bool as the number that its column has."""
-
-    oid = psycopg.adapters.types["int2"].oid
-
-    def dump(self, obj: bool) -> bytes:  # noqa: FBT001 - the base class has it
-        return b"1" if obj else b"0"
-
-
-class _TextDumper(StrDumperUnknown):
-    """Writes a text without NUL, which JSON may contain but PostgreSQL refuses."""
-
-    def dump(self, obj: str) -> Buffer | None:
-        return super().dump(obj.replace("\0", "?"))
-
-
-@lru_cache(maxsize=1000)
-def _translated(text: str) -> bytes:
-    """Returns a statement in PostgreSQL's words, with psycopg's parameters."""
-    text = text.replace("json_each(", "json_array_elements_text(")
-    return _PARAMETER.sub(lambda found: f"%({found[1]})s" if found[1] else "%s", text).encode()
-
-
-class PostgresConnection:
-    """A connection that takes the statements of :mod:`hbtrio.store.sql`.
-
-    Args:
-        connection: the connection, in autocommit mode.
-    """
-
-    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        self._connection = connection
-        self._changes = 0
-
-    @property
-    def in_transaction(self) -> bool:
-        """See :class:`~hbtrio.store.sql.Connection`; False if the connection is lost."""
-        status = self._connection.info.transaction_status
-        return status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-
-    @property
-    def total_changes(self) -> int:
-        """See :class:`~hbtrio.store.sql.Connection`."""
-        return self._changes
-
-    def execute(
-        self, text: str, values: Sequence[Any] | Mapping[str, Any] = (), /
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
-        """See :class:`~hbtrio.store.sql.Connection`.
-
-        Raises:
-            StoreFault: the server can't do it now.
-            StoreLost: the connection is lost.
-            psycopg.Error: the statement or its values are wrong.
-        """
-        try:
-            cursor = self._connection.execute(_translated(text), values or None)
-        except psycopg.Error as error:
-            raise self._fault(error) from error
-        self._count(cursor)
-        return cursor
-
-    def executemany(self, text: str, values: Iterable[Sequence[Any]], /) -> None:
-        """See :class:`~hbtrio.store.sql.Connection`; raises as :meth:`execute`."""
-        with self._connection.cursor() as cursor:
-            try:
-                cursor.executemany(_translated(text), values)
-            except psycopg.Error as error:
-                raise self._fault(error) from error
-            self._count(cursor)
-
-    def _count(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
-        if cursor.rowcount > 0 and not (cursor.statusmessage or "").startswith("SELECT"):
-            self._changes += cursor.rowcount
-
-    def _fault(self, error: psycopg.Error) -> Exception:
-        if self._connection.closed:
-            return StoreLost(f"the connection is lost: {_reason(error)}")
-        if isinstance(error, errors.ReadOnlySqlTransaction):
-            # It has become a standby; there may be another primary.
-            return StoreLost(f"the server takes no changes any more: {_reason(error)}")
-        if isinstance(error, _PROGRAMMING) and not isinstance(error, errors.InsufficientPrivilege):
-            return error
-        return StoreFault(_reason(error))
+#: How long an agent that opens the database waits for another one that does, in milliseconds.
+_LOCK_MS: Final = 5000
 
 
 class PostgresDatabase:
     """An open database; one thread uses and closes it, except for :meth:`sync`.
 
     Args:
-        working: the connection for transactions, which has the lock.
+        agent: the agent's name.
+        epoch: its epoch.
+        lease: its lease.
+        working: the connection for transactions.
         syncing: the one that waits for the disk.
+        renewing: the one that renews the lease.
     """
 
     def __init__(
         self,
+        agent: str,
+        epoch: int,
+        lease: Lease,
         working: psycopg.Connection[tuple[Any, ...]],
         syncing: psycopg.Connection[tuple[Any, ...]],
+        renewing: psycopg.Connection[tuple[Any, ...]],
     ) -> None:
-        self.db: Connection = PostgresConnection(working)
+        self.db: Connection = PostgresConnection(
+            working, postgres_agents.fenced_commit(agent, epoch)
+        )
+        self._agent = agent
+        self._epoch = epoch
         self._working = working
         self._syncing = syncing
+        self._renewing = renewing
+        self._keeper = LeaseKeeper(lease, self._renew)
         self._warnings: list[str] = []
         # An abandoned sync may still run when the connections are closed.
         self._in_use = threading.Lock()
@@ -194,7 +116,7 @@ class PostgresDatabase:
             try:
                 self._syncing.execute("SELECT pg_logical_emit_message(true, 'hbtrio', '')")
             except psycopg.Error as error:
-                raise StoreLost(f"the database failed to sync: {_reason(error)}") from error
+                raise StoreLost(f"the database failed to sync: {reason_of(error)}") from error
             if self._warnings:
                 # A wait for the standby that somebody has cancelled counts as a success.
                 raise StoreLost(f"the database failed to sync: {self._warnings[0]}")
@@ -207,15 +129,37 @@ class PostgresDatabase:
         """Returns "": the files are the server's."""
         return ""
 
+    def _renew(self) -> None:
+        try:
+            is_renewed = postgres_agents.renew(
+                PostgresConnection(self._renewing), self._agent, self._epoch
+            )
+        except StoreLost:
+            raise
+        except StoreFault as fault:
+            raise StoreLost(f"the lease could not be renewed: {fault}") from fault
+        if not is_renewed:
+            raise StoreFenced("another agent has taken over")
+
     def close(self) -> None:
-        """Closes the connections, and with them gives up the lock."""
+        """Ends the lease and closes the connections."""
+        self._keeper.end()
+        with suppress(StoreFault):
+            postgres_agents.leave(self.db, self._agent, self._epoch)
+        self._renewing.close()
         self._working.close()
         with self._in_use:
             self._syncing.close()
 
 
-def open_postgres(url: str, schema: Schema) -> PostgresDatabase:
-    """Opens the database and migrates an older or empty one.
+def open_postgres(url: str, schema: Schema, agent: str, lease: Lease) -> PostgresDatabase:
+    """Opens the database, migrates an older or empty one, and takes a lease.
+
+    Args:
+        url: its URL.
+        schema: what it shall have.
+        agent: the agent's name.
+        lease: counts the lease.
 
     Raises:
         UserError: UNREACHABLE if no server that can be written answers, or it refuses the user or
@@ -225,28 +169,29 @@ def open_postgres(url: str, schema: Schema) -> PostgresDatabase:
             old.
     """
     place = without_options(url)
-    try:
-        working = _connect(url)
+    with ExitStack() as opened:
         try:
+            working, syncing, renewing = (opened.enter_context(_connect(url)) for _ in range(3))
             _check_server(working, place)
             db = PostgresConnection(working)
-            _lock(working, place, schema.owner)
-            migrate(db, schema)
-            for statement in schema.at_start:
-                db.execute(statement)
-            working.execute("SET synchronous_commit = off")
-            syncing = _connect(url)
-            syncing.execute("SET synchronous_commit = on")
-        except BaseException:
-            working.close()
-            raise
-    except ForeignDatabaseError as error:
-        raise UserError(f"{place}: {error}") from error
-    except StoreFault as fault:
-        raise UserError(f"{place}: {fault}", ExitStatus.FAILED) from fault
-    except psycopg.Error as error:
-        raise UserError(f"{place}: {_reason(error)}", _status_of(error)) from error
-    return PostgresDatabase(working, syncing)
+            with _one_at_a_time(working, schema.owner):
+                migrate(db, schema)
+                asked_at = lease.now()
+                epoch = postgres_agents.enter(db, agent)
+                lease.renewed(asked_at)
+                for statement in schema.at_start:
+                    db.execute(statement)
+            working.execute(_WORKING)
+        except DatabaseInUseError as error:
+            raise UserError(f"{place}: {error}", ExitStatus.IN_USE) from None
+        except ForeignDatabaseError as error:
+            raise UserError(f"{place}: {error}") from error
+        except StoreFault as fault:
+            raise UserError(f"{place}: {fault}", ExitStatus.FAILED) from fault
+        except psycopg.Error as error:
+            raise UserError(f"{place}: {reason_of(error)}", _status_of(error)) from error
+        opened.pop_all()
+    return PostgresDatabase(agent, epoch, lease, working, syncing, renewing)
 
 
 def _connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -254,8 +199,7 @@ def _connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
     connection = psycopg.connect(**settings, autocommit=True)
     try:
         connection.execute(_SESSION)
-        connection.adapters.register_dumper(bool, _FlagDumper)
-        connection.adapters.register_dumper(str, _TextDumper)
+        adapt(connection)
     except BaseException:
         connection.close()
         raise
@@ -271,23 +215,24 @@ def _check_server(connection: psycopg.Connection[tuple[Any, ...]], place: str) -
         raise UserError(f"{place}: its encoding is {encoding}; UTF8 is needed")
 
 
-def _lock(connection: psycopg.Connection[tuple[Any, ...]], place: str, owner: str) -> None:
-    key = f"hbtrio {owner} "
+@contextmanager
+def _one_at_a_time(connection: psycopg.Connection[tuple[Any, ...]], owner: str) -> Iterator[None]:
+    """Holds a lock while the block runs, so that one agent at a time migrates and enters.
+
+    Raises:
+        DatabaseInUseError: another one takes too long for it.
+    """
+    name = "hashtextextended(%s || current_schema(), 0)"
+    key = (f"hbtrio {owner} ",)
+    connection.execute(f"SET lock_timeout = {_LOCK_MS}")
     try:
-        connection.execute(f"SET lock_timeout = {_LOCK_MS}")
-        connection.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s || current_schema(), 0))", (key,)
-        )
-        connection.execute("SET lock_timeout = 0")
+        connection.execute(f"SELECT pg_advisory_lock({name})", key)
     except errors.LockNotAvailable:
-        raise UserError(f"{place}: another {owner} has it open", ExitStatus.IN_USE) from None
-
-
-def _reason(error: psycopg.Error) -> str:
-    """Returns the fault in one line; libpq has one for each host."""
-    if error.diag.message_primary:
-        return error.diag.message_primary
-    return "; ".join(filter(None, map(str.strip, str(error).splitlines()))) or type(error).__name__
+        raise DatabaseInUseError(f"another {owner} is just opening it") from None
+    yield
+    # If that is not reached, the connection is closed, which frees the lock as well.
+    connection.execute(f"SELECT pg_advisory_unlock({name})", key)
+    connection.execute("SET lock_timeout = 0")
 
 
 def _status_of(error: psycopg.Error) -> ExitStatus:

@@ -55,10 +55,10 @@ def migrate(db: Connection, schema: Schema) -> None:
                 if not isinstance(statement, SqliteOnly):
                     db.execute(_WORD.sub(lambda found: _WORDS[found[0]], statement))
             db.execute("UPDATE schema SET version = ?", (number,))
-            db.execute("COMMIT")
+            db.commit()
         except BaseException:
             if db.in_transaction:
-                db.execute("ROLLBACK")
+                db.rollback()
             raise
 
 

@@ -200,6 +200,37 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ),
     ),
     drain_rows.REJECTED,
+    # See postgres_agents.py. A function of a released version is never changed: agents of two
+    # versions may share a database, and each calls its own.
+    (
+        PostgresOnly(
+            """
+            CREATE TABLE agents (
+                name TEXT PRIMARY KEY,
+                epoch INTEGER NOT NULL,
+                lease_until timestamptz NOT NULL,
+                version TEXT NOT NULL,
+                UNIQUE (name, epoch)
+            )
+            """
+        ),
+        PostgresOnly(
+            """
+            CREATE FUNCTION fence_1(its_name text, its_epoch bigint) RETURNS void
+            LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM 1 FROM agents
+                WHERE name = its_name AND epoch = its_epoch AND lease_until > clock_timestamp()
+                FOR KEY SHARE;
+                IF NOT FOUND THEN
+                    RAISE EXCEPTION 'another agent has taken over, or may do so'
+                    USING ERRCODE = 'HB001';
+                END IF;
+            END
+            $$
+            """
+        ),
+    ),
 )
 
 AGENT_SCHEMA: Final = Schema(

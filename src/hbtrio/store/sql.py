@@ -52,6 +52,12 @@ class Connection(Protocol):
     def execute(self, text: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Rows:
         """Runs a statement with parameters ``?`` or ``:name``."""
 
+    def commit(self) -> None:
+        """Commits the open transaction."""
+
+    def rollback(self) -> None:
+        """Undoes the open transaction."""
+
     def executemany(self, text: str, values: Iterable[Sequence[Any]], /) -> object:
         """Runs a statement once for each of ``values``."""
 

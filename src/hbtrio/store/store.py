@@ -26,6 +26,7 @@ from hbtrio.store.group_members import StoredMembers
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.instance_holds import StoredHolds
 from hbtrio.store.inventory import Inventory
+from hbtrio.store.lease import Lease
 from hbtrio.store.links import Links
 from hbtrio.store.records import (
     Entry,
@@ -54,6 +55,7 @@ class Store(DaemonStore):
         wall_clock: returns the current time; timezone-aware.
         restart_s: the least time after which what was not synced may be lost and the database
             be used again, in seconds.
+        lease: bounds how long the agent may act; None: for good.
     """
 
     schema = AGENT_SCHEMA
@@ -64,8 +66,9 @@ class Store(DaemonStore):
         wall_clock: Callable[[], datetime],
         *,
         restart_s: float = outbox.REBOOT_S,
+        lease: Lease | None = None,
     ) -> None:
-        super().__init__(worker, wall_clock)
+        super().__init__(worker, wall_clock, lease=lease)
         self._restart_s = restart_s
         #: The hosts and instances that the VIM has named.
         self.inventory = Inventory(self._worker, wall_clock)
@@ -82,18 +85,6 @@ class Store(DaemonStore):
     def fault(self) -> str:
         """Why the store can't write or sync now; "" if it can."""
         return self._worker.unsure or self._worker.fault
-
-    @property
-    def is_unsure(self) -> bool:
-        """Whether it is unknown what is stored, see :meth:`unsure`."""
-        return self._worker.is_unsure.is_set()
-
-    async def unsure(self) -> None:
-        """Waits until it is unknown what is stored, as a sync failed or the connection is lost.
-
-        The kernel reports a lost write only once, so the agent has to restart to find out.
-        """
-        await self._worker.is_unsure.wait()
 
     # -- drains ------------------------------------------------------------------------------------
 

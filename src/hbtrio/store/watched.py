@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from hbtrio.store.faults import StoreFault, StoreLost
+from hbtrio.store.faults import StoreFault, StoreFenced, StoreLost
+from hbtrio.store.lease import Lease
 from hbtrio.store.sql import Connection
 
 T = TypeVar("T")
@@ -64,16 +65,20 @@ class Watched:
 
     Args:
         worker: the worker that does the work.
+        lease: bounds how long the agent may act on what it is told; None: for good.
     """
 
-    def __init__(self, worker: StoreWorker) -> None:
+    def __init__(self, worker: StoreWorker, lease: Lease | None = None) -> None:
         #: Why the last work failed; "" after the next successful write.
         self.fault = ""
         #: Why it is unknown what is stored, for the rest of the process; else "".
         self.unsure = ""
         #: Set together with ``unsure``.
         self.is_unsure = trio.Event()
+        #: Whether that is because the lease is lost.
+        self.is_fenced = False
         self._worker = worker
+        self._lease = lease
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """See :class:`StoreWorker`."""
@@ -95,6 +100,7 @@ class Watched:
         except StoreFault as fault:
             self.fault = str(fault)
             raise
+        self.check_lease()
         if wrote:
             self.fault = ""
         return result
@@ -106,9 +112,22 @@ class Watched:
         except StoreFault as fault:
             self._doubt(fault)
             raise
+        self.check_lease()
+
+    def check_lease(self) -> None:
+        """Checks whether the agent may still act.
+
+        Raises:
+            StoreLost: it may not; whether its last changes were committed is not known.
+        """
+        if self._lease is not None and (fault := self._lease.fault()) is not None:
+            self._doubt(fault)
+            raise fault
 
     def _doubt(self, fault: StoreFault) -> None:
-        self.unsure = self.unsure or str(fault)
+        if not self.unsure:
+            self.unsure = str(fault)
+            self.is_fenced = isinstance(fault, StoreFenced)
         self.is_unsure.set()
 
     async def files_fault(self) -> str:

@@ -20,7 +20,7 @@ from hbtrio.net.tls_files import client_files
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.store.places import open_store
-from hbtrio.system.boot_clock import process_clock
+from hbtrio.system.boot_clock import boot_clock, process_clock
 from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
@@ -47,7 +47,13 @@ def open_agent_world(config: AgentConfig, file: str) -> Iterator[AgentWorld]:
         vim_api = api_endpoint(file, "vim", config.vim, files)
         operator = api_endpoint(file, "operator", config.operator, files, optional=True)
         yield AgentWorld(
-            store=partial(open_store, config.store.url or config.store.file, local_time),
+            store=partial(
+                open_store,
+                config.store.url or config.store.file,
+                local_time,
+                agent=config.name,
+                clock=boot_clock,
+            ),
             vim=_vim_client(config.vim, file, files) if config.vim.url else None,
             signals=receive_signals,
             link=link,

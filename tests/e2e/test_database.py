@@ -1,0 +1,104 @@
+"""Real agents on one PostgreSQL: one works, another one takes over, and the first one says so."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+import trio
+
+from hbtrio.errors import UserError
+from hbtrio.lab.daemon import DaemonDied
+from hbtrio.store.lease import Lease
+from hbtrio.store.postgres import open_postgres
+from hbtrio.store.schema import AGENT_SCHEMA
+from hbtrio.system.boot_clock import boot_clock
+from support.postgres import Server
+from support.real_agent import RealAgent, real_agent
+from support.real_processes import SOON_S
+from support.scripted_host import HOST_UUID, HOSTNAME, VM
+
+pytestmark = pytest.mark.processes
+
+
+async def lease_is_over(url: str) -> None:
+    """Waits until no agent has a lease."""
+    with psycopg.connect(url, autocommit=True) as other, trio.fail_after(SOON_S):
+        text = "SELECT count(*) FROM agents WHERE lease_until > clock_timestamp()"
+        while other.execute(text).fetchall() != [(0,)]:  # noqa: ASYNC110 - the server tells nobody
+            await trio.sleep(0.05)
+
+
+def another(home: Path, url: str) -> AbstractAsyncContextManager[RealAgent]:
+    """That of another controller."""
+    (home / "second").mkdir()
+    return real_agent(home / "second", name="controller-1", url=url)
+
+
+async def knows_the_instance(agent: RealAgent) -> bool:
+    return (await agent.ask("GET", f"/v1/instances/{VM}")).status == 200
+
+
+async def introduce(agent: RealAgent) -> None:
+    """The VIM tells of a host and its instance."""
+    about = {"uuid": HOST_UUID, "hostname": HOSTNAME}
+    assert (await agent.ask("POST", f"/v1/hosts/{HOST_UUID}", about)).status == 200
+    about = {"uuid": VM, "hostname": HOSTNAME, "services": ["heartbeat"]}
+    assert (await agent.ask("POST", f"/v1/instances/{VM}", about)).status == 200
+
+
+async def ended(agent: RealAgent) -> str:
+    """Waits until it has ended by itself; how it did."""
+    with trio.fail_after(SOON_S):
+        try:
+            await agent.daemon.watch()
+        except DaemonDied as died:
+            return str(died).partition("\n")[0]
+    raise AssertionError("it was ended")
+
+
+async def test_one_that_is_frozen_is_fenced(postgres: Server, home: Path) -> None:
+    url = postgres.schema()
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(real_agent(home, url=url))
+        await introduce(first)
+        first.daemon.freeze()
+        with pytest.raises(UserError, match="agent controller-0 has it open"):
+            open_postgres(url, AGENT_SCHEMA, "controller-1", Lease(boot_clock))
+        await lease_is_over(url)
+        second = await stack.enter_async_context(another(home, url))
+        assert await knows_the_instance(second)
+        first.daemon.thaw()
+        assert await ended(first) == "the agent ended unexpectedly with status 12"
+        assert "another agent has taken over" in first.log
+        assert await knows_the_instance(second)
+        assert await second.daemon.stop() == 0
+
+
+async def test_one_that_ends_leaves_at_once(postgres: Server, home: Path) -> None:
+    url = postgres.schema()
+    async with AsyncExitStack() as stack:
+        async with real_agent(home, url=url) as first:
+            await introduce(first)
+            assert await first.daemon.stop() == 0
+        second = await stack.enter_async_context(another(home, url))
+        assert await knows_the_instance(second)
+        assert await second.daemon.stop() == 0
+
+
+async def test_one_that_has_lost_its_connection_ends(postgres: Server, home: Path) -> None:
+    url = postgres.schema()
+    async with real_agent(home, url=url) as agent:
+        await introduce(agent)
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'hbtrio-agent'"
+            )
+        assert await ended(agent) == "the agent ended unexpectedly with status 1"
+        assert "the connection is lost" in agent.log
+    async with real_agent(home, url=url) as agent:
+        assert await knows_the_instance(agent)
+        assert await agent.daemon.stop() == 0
