@@ -17,7 +17,7 @@ from hbtrio.store.faults import StoreFault, StoreLost
 from hbtrio.store.lease import Lease
 from hbtrio.store.links import BOOTS
 from hbtrio.store.migration import Schema
-from hbtrio.store.postgres import PostgresDatabase, open_postgres
+from hbtrio.store.postgres import _SESSION, PostgresDatabase, open_postgres
 from hbtrio.store.postgres_connection import PostgresConnection
 from hbtrio.store.postgres_schema import migrate
 from hbtrio.store.schema import AGENT_SCHEMA
@@ -145,6 +145,30 @@ def test_unusable_places(url: str, change: tuple[str, str], status: ExitStatus, 
     text, found = refused(url.replace(*change))
     assert (fault in text, found) == (True, status), text
     assert "\n" not in text
+
+
+@pytest.mark.processes
+def test_a_lone_server_is_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres_server() as server:
+        url = server.schema()
+        opened(url).close()
+        assert [record.message for record in caplog.records] == [
+            f"store: {PLACE} has no synchronous standby (synchronous_standby_names): if another "
+            "server takes its place, reports are lost and a verdict may be sent twice"
+        ]
+        caplog.clear()
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("ALTER SYSTEM SET synchronous_standby_names = 'one'")
+            other.execute("SELECT pg_reload_conf()")
+            while other.execute("SHOW synchronous_standby_names").fetchall() != [("one",)]:
+                pass
+        # There is none: nobody may wait for it.
+        local = _SESSION.replace("synchronous_commit = on", "synchronous_commit = local")
+        monkeypatch.setattr("hbtrio.store.postgres._SESSION", local)
+        opened(url).close()
+        assert caplog.records == []
 
 
 # -- what is kept ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ One agent at a time works on a database, see :mod:`hbtrio.store.lease`.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,8 @@ from hbtrio.store.postgres_connection import PostgresConnection, adapt, reason_o
 from hbtrio.store.postgres_schema import ForeignDatabaseError, migrate
 from hbtrio.store.sql import Connection
 from hbtrio.wire.database_url import without_options
+
+_log = logging.getLogger("hbtrio.store")
 
 #: The oldest release that is tested.
 OLDEST: Final = 15
@@ -182,6 +185,7 @@ def open_postgres(url: str, schema: Schema, agent: str, lease: Lease) -> Postgre
                 for statement in schema.at_start:
                     db.execute(statement)
             working.execute(_WORKING)
+            _warn_of_lone_server(working, place)
         except DatabaseInUseError as error:
             raise UserError(f"{place}: {error}", ExitStatus.IN_USE) from None
         except ForeignDatabaseError as error:
@@ -213,6 +217,16 @@ def _check_server(connection: psycopg.Connection[tuple[Any, ...]], place: str) -
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise UserError(f"{place}: its encoding is {encoding}; UTF8 is needed")
+
+
+def _warn_of_lone_server(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> None:
+    [(standbys,)] = connection.execute("SHOW synchronous_standby_names").fetchall()
+    if not standbys:
+        _log.warning(
+            "store: %s has no synchronous standby (synchronous_standby_names): if another server "
+            "takes its place, reports are lost and a verdict may be sent twice",
+            place,
+        )
 
 
 @contextmanager
