@@ -120,7 +120,10 @@ async def test_a_forgotten_host_leaves_its_history(store: Store) -> None:
         await store.inventory.put_host(host)
         await store.inventory.put_instance(InstanceRecord(f"{host.uuid}-vm", host.hostname, True))
         assert await store.take_report(host.hostname, "boot", 7, history(host.hostname), [alarm()])
-    await store.inventory.forget_host("compute-0", history("forgotten"))
+    members = [GroupMember(f"{one}-vm", "", "compute-0") for one in ("h1", "h3", "h4")]
+    await store.members.put({one.uuid: one for one in members})
+    await store.inventory.forget_host("compute-0", ["h1-vm", "h3-vm"], history("forgotten"))
+    assert await store.members.all() == (members[2],)
     assert await store.inventory.hosts() == (other,)
     assert await store.inventory.instances() == (InstanceRecord("h2-vm", "compute-1", True),)
     assert await store.links.linked() == {"compute-1"}

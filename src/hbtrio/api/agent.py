@@ -256,7 +256,9 @@ class _AgentApi:
         self._check_in_time(request)
         if (bound := self._agent.fleet.instances.get(uuid)) is not None:
             raise HTTPException(409, f"{uuid} exists, on {bound.hostname}")
-        if not await self._actions.forget_member(uuid, operator_of(request.scope)):
+        with _faults():
+            is_forgotten = await self._actions.forget_member(uuid, operator_of(request.scope))
+        if not is_forgotten:
             raise HTTPException(404, f"no member {uuid} of a group that no host has")
         return api_parts.answer(Forgotten(instances=1))
 

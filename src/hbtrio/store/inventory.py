@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from hbtrio.store import history, links
+from hbtrio.store import group_members, history, links
 from hbtrio.store.records import HistoryEntry, HostRecord, InstanceRecord
 from hbtrio.store.sql import Connection, changed, rows, text_of, upsert
 from hbtrio.store.watched import Watched
@@ -44,10 +44,17 @@ class Inventory:
         """Removes a host; False if the host is unknown. Synced to the disk."""
         return await self._delete("hosts", uuid)
 
-    async def forget_host(self, hostname: str, history_entry: HistoryEntry) -> None:
+    async def forget_host(
+        self, hostname: str, members: Iterable[str], history_entry: HistoryEntry
+    ) -> None:
         """Removes all hosts of a name, their instances and the records of their links.
 
         The change is synced to the disk. The history stays, with this entry as its end.
+
+        Args:
+            hostname: the name.
+            members: of groups, which are none any more.
+            history_entry: the entry.
         """
         now = self._wall_clock().timestamp()
 
@@ -55,6 +62,7 @@ class Inventory:
             for table in ("hosts", "instances"):
                 db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
             links.forget(db, hostname)
+            group_members.remove(db, members)
             history.record(db, history_entry, now)
 
         await self._worker.run(work)

@@ -79,7 +79,7 @@ class Store(DaemonStore):
         #: The holds of operators on instances.
         self.holds = StoredHolds(self._worker, wall_clock)
         #: The members of groups.
-        self.members = StoredMembers(self._worker)
+        self.members = StoredMembers(self._worker, wall_clock)
 
     @property
     def fault(self) -> str:

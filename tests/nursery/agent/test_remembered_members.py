@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -12,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.config.groups import GroupSettings
 from hbtrio.store.group_members import GroupMember
 from hbtrio.store.records import InstanceRecord
+from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Gone
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import AgentWorld, agent_world
@@ -121,6 +124,70 @@ async def test_with_their_host_its_last_members_are_forgotten(tmp_path: Path) ->
         await world.agent.inventory.forget("compute-0", "operator")
         assert refusal(world) == ""
         assert [one.name for one in await world.store.members.all()] == ["db-3"]
+
+
+async def transactions_of(world: AgentWorld, do: Callable[[], Awaitable[object]]) -> int:
+    """How many transactions of the store something takes that change it."""
+    changes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.worker, "on_commit", lambda db: changes.append(db.total_changes))
+        await world.store.members.all()  # changes nothing
+        await do()
+        await wait_all_tasks_blocked()
+    return len(set(changes)) - 1
+
+
+async def test_a_member_is_forgotten_in_one_transaction_or_not_at_all(tmp_path: Path) -> None:
+    async with agent_world(tmp_path, groups=GROUPS, vim=False) as world:
+        zero, _ = await fleet(world, DB_1, DB_2)
+        await shut_off(zero)
+        world.worker.fault = "full"
+        with pytest.raises(StoreFault, match="full"):
+            await world.agent.actions.forget_member(VM, "operator")
+        world.worker.fault = ""
+        assert refusal(world).startswith("group db: db-1 is gone")
+        assert len(await world.store.members.all()) == 3
+        forget = partial(world.agent.actions.forget_member, VM, "operator")
+        assert await transactions_of(world, forget) == 1
+        assert [one.name for one in await world.store.members.all()] == ["db-2", "db-3"]
+        (entry,) = await world.store.history(1)
+        assert entry.entry.reason == "forget: no member of groups any more"
+
+
+async def test_a_host_and_its_last_members_are_forgotten_in_one_transaction(
+    tmp_path: Path,
+) -> None:
+    async with agent_world(tmp_path, groups=GROUPS, vim=False) as world:
+        zero, _ = await fleet(world, DB_1, DB_2)
+        await shut_off(zero)
+        await zero.cut()
+        await wait_all_tasks_blocked()
+        forget = partial(world.agent.inventory.forget, "compute-0", "operator")
+        world.worker.fault = "full"
+        with pytest.raises(StoreFault, match="full"):
+            await forget()
+        world.worker.fault = ""
+        assert "db-1 is gone, db-2 is not reported" in refusal(world)
+        assert len(await world.store.members.all()) == 3
+        assert await transactions_of(world, forget) == 1
+        assert [one.name for one in await world.store.members.all()] == ["db-3"]
+        assert (await world.store.history(1))[0].entry.kind == "host-forgotten"
+
+
+async def test_one_that_comes_while_it_is_forgotten_is_a_member(tmp_path: Path) -> None:
+    async with agent_world(tmp_path, groups=GROUPS, vim=False) as world:
+        zero, one = await fleet(world, DB_1, DB_2)
+        await shut_off(zero)
+        world.worker.slow_s = 2.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.agent.actions.forget_member, VM, "operator")
+            await trio.sleep(1)
+            one.instances[VM] = DB_1
+            await one.send(DB_1)
+        await trio.sleep(10)
+        world.worker.slow_s = 0.0
+        assert (await world.store.members.all())[0] == GroupMember(VM, "db-1", "compute-1")
+        assert VM in world.agent.groups.rule.members
 
 
 async def test_one_that_the_vim_deletes_is_forgotten(tmp_path: Path) -> None:

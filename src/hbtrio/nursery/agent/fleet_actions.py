@@ -210,12 +210,14 @@ class AgentActions:
 
         Returns:
             Whether it was such a member; if not, nothing was changed.
+
+        Raises:
+            StoreFault: the store failed; nothing was changed.
         """
-        if not await self._groups.forget(uuid):
-            return False
-        words = "forget: no member of groups any more"
-        await self.history.record(self.history.entry(words, who, uuid))
-        return True
+        entry = self.history.entry("forget: no member of groups any more", who, uuid)
+        if is_forgotten := await self._groups.forget(uuid, entry):
+            self.history.publish(entry)
+        return is_forgotten
 
     async def _run(
         self,

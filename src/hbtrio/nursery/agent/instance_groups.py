@@ -11,7 +11,8 @@ that had it last are stored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
@@ -25,6 +26,7 @@ from hbtrio.nursery.agent.kept_members import KeptMembers
 from hbtrio.policy.group_rule import Group
 from hbtrio.policy.groups import TAKING_DOWN, Groups
 from hbtrio.store.group_members import GroupMember
+from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, Health
 
@@ -188,17 +190,47 @@ class FleetGroups:
             self._leave(uuid)
         await self._kept.write()
 
-    async def forget(self, uuid: str) -> bool:
-        """Forgets a member that the fleet does not have; returns whether it was one."""
-        if uuid in self._fleet.instances or not self._leave(uuid):
+    async def forget(self, uuid: str, history_entry: HistoryEntry) -> bool:
+        """Forgets a member that the fleet does not have.
+
+        Args:
+            uuid: the instance.
+            history_entry: what the history says of it then.
+
+        Returns:
+            Whether it was such a member.
+
+        Raises:
+            StoreFault: the store failed; it is one still.
+        """
+        if uuid in self._fleet.instances or uuid not in self._rule.members:
             return False
-        await self._kept.write()
+        await self._kept.forget(uuid, history_entry)
+        if uuid in self._fleet.instances:  # it has come meanwhile
+            await self.changed(uuid)
+        else:
+            self._leave(uuid)
         return True
 
-    async def host_forgotten(self, hostname: str) -> None:
-        """Forgets the members that a host had last, which an operator has had forgotten."""
-        for uuid in tuple(self._kept.last_on(hostname)):
-            if uuid not in self._fleet.instances:
+    @asynccontextmanager
+    async def forgetting_host(self, hostname: str) -> AsyncIterator[tuple[str, ...]]:
+        """Gives the members that a host had last, which are none any more after the block.
+
+        Those that another host has are not among them. The caller removes the host and them from
+        the store and the fleet, or raises.
+        """
+        bound = self._fleet.instances
+        last = [
+            uuid
+            for uuid in self._kept.last_on(hostname)
+            if uuid not in bound or bound[uuid].hostname == hostname
+        ]
+        async with self._kept.forgetting(last):
+            yield tuple(last)
+        for uuid in last:
+            if uuid in bound:
+                self._join(uuid)
+            else:
                 self._leave(uuid)
         await self._kept.write()
 

@@ -198,23 +198,23 @@ class AgentInventory:
         self._edit(*uuids, *(one.uuid for one in bound))
         text = f"instances that were on it: {len(bound)}"
         entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, text, who=who)
-        await self._store.inventory.forget_host(hostname, entry)
-        self._history.publish(entry)
-        _log.warning("%s: removed by %s; %s", hostname, who, text)
-        for uuid in uuids:
-            self._fleet.drop_host(uuid)
-        # Without instances that were bound to another host meanwhile, also in the store.
-        bound = [one for one in bound if self._fleet.host_of(one.uuid) == hostname]
-        for instance in bound:
-            self._fleet.drop_instance(instance)
-            self._states.forget(instance)
+        async with self._groups.forgetting_host(hostname) as members:
+            await self._store.inventory.forget_host(hostname, members, entry)
+            self._history.publish(entry)
+            _log.warning("%s: removed by %s; %s", hostname, who, text)
+            for uuid in uuids:
+                self._fleet.drop_host(uuid)
+            # Without instances that were bound to another host meanwhile, also in the store.
+            bound = [one for one in bound if self._fleet.host_of(one.uuid) == hostname]
+            for instance in bound:
+                self._fleet.drop_instance(instance)
+                self._states.forget(instance)
         if hostname not in self._fleet.sessions:
             self._forget_link(hostname)
         # A host that connected meanwhile has received outdated states.
         self.send_host_reporting(hostname)
         for instance in bound:
             self._disable_reporting(instance)
-        await self._groups.host_forgotten(hostname)
         return len(bound)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
