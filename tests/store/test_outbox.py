@@ -376,7 +376,7 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     database = open_database(path, AGENT_SCHEMA)
     database.db.set_trace_callback(said.append)
     outbox.queue(database.db, [service(), alarm(), action()], 0.0)
-    delivery_order.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
+    delivery_order.ready(database.db, 8, 6, [B], [C], None, 0.0, 0.0)
     outbox.mark_sending(database.db, 1, 0.0, 0.0)
     outbox.back_to_queue(database.db, 2, "refused", 0.0, 0.0, reached=True, refused=True)
     outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)

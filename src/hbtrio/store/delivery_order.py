@@ -10,6 +10,8 @@ from collections.abc import Collection
 from typing import Final
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
+from hbtrio.store import history
+from hbtrio.store.daemon_store import PAGE
 from hbtrio.store.outbox import BY_CLOCK, BY_WALL_CLOCK, COLUMNS, TOO_LATE, end, entry_of
 from hbtrio.store.records import Entry, Ready
 from hbtrio.store.sql import Connection, records, rows
@@ -61,15 +63,21 @@ _READY: Final = f"""
     LIMIT :limit
 """
 
-# Both counts read an index alone. One of all open entries would read each of them, and with the
-# states of 30,000 instances in the queue a look took 40 ms.
-_WAITING: Final = """
-    SELECT (SELECT count(*) FROM outbox WHERE state = 'queued')
-        + (
-            SELECT count(*) FROM outbox
-            WHERE done_at IS NULL AND state = 'sending'
-                AND uuid IN (SELECT value FROM json_each(:under_way))
-        )
+# When the next entries expire by either clock, how many wait, and the newest record of the history.
+# In one statement: to ask a database on another machine takes longer than it needs to answer. Both
+# counts read an index alone. One of all open entries would read each of them, and with the states
+# of 30,000 instances in the queue a look took 40 ms.
+_QUEUE: Final = f"""
+    SELECT
+        (SELECT min(deadline) FROM outbox WHERE {BY_CLOCK} IS NOT NULL),
+        (SELECT min(expires_at) FROM outbox WHERE {BY_WALL_CLOCK} IS NOT NULL),
+        (SELECT count(*) FROM outbox WHERE state = 'queued')
+            + (
+                SELECT count(*) FROM outbox
+                WHERE done_at IS NULL AND state = 'sending'
+                    AND uuid IN (SELECT value FROM json_each(?))
+            ),
+        (SELECT coalesce(max(id), 0) FROM history)
 """
 
 
@@ -79,10 +87,11 @@ def ready(
     others: int,
     busy: Collection[str],
     resting: Collection[str],
+    after: int | None,
     now: float,
     clock: float,
 ) -> Ready:
-    """Expires entries, then returns those that can be sent now.
+    """Expires entries, then returns those that can be sent now and those undelivered.
 
     Args:
         db: the connection.
@@ -90,11 +99,17 @@ def ready(
         others: the most of them that are not verdicts.
         busy: instances whose entries are left out.
         resting: instances of which only verdicts are returned, which wait for no state or alarm.
+        after: the newest record of the history at the last call; None is now.
         now: the wall clock.
         clock: trio's clock.
     """
-    for where, edge in ((BY_CLOCK, clock), (BY_WALL_CLOCK, now)):
-        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
+    under_way = json.dumps(sorted({*busy, *resting}))
+    [(deadline, expiry, waiting, newest)] = rows(db, _QUEUE, under_way)
+    since = newest if after is None else after
+    if _is_over(deadline, clock) or _is_over(expiry, now):
+        for where, edge in ((BY_CLOCK, clock), (BY_WALL_CLOCK, now)):
+            end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
+        [(deadline, expiry, waiting, newest)] = rows(db, _QUEUE, under_way)
     names = {"busy": json.dumps(sorted(busy)), "resting": json.dumps(sorted(resting))}
     first: dict[str, Entry] = {}
     # Twice the limit, because an instance may have two rows: a verdict and the entry that it
@@ -104,10 +119,13 @@ def ready(
         if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
             others -= entry.kind is not OutboxKind.ACTION
             first[entry.uuid] = entry
-    under_way = {"under_way": json.dumps(sorted({*busy, *resting}))}
-    [(waiting,)] = db.execute(_WAITING, under_way).fetchall()
-    [(deadline,)] = rows(db, f"SELECT min(deadline) FROM outbox WHERE {BY_CLOCK} IS NOT NULL")
-    [(expiry,)] = rows(db, f"SELECT min(expires_at) FROM outbox WHERE {BY_WALL_CLOCK} IS NOT NULL")
     lefts = [] if deadline is None else [deadline - clock]
     lefts += [] if expiry is None else [expiry - now]
-    return Ready(tuple(first.values())[:limit], waiting, min(lefts, default=None))
+    newest, undelivered = history.newly_undelivered(db, since, newest, PAGE)
+    return Ready(
+        tuple(first.values())[:limit], waiting, min(lefts, default=None), undelivered, newest
+    )
+
+
+def _is_over(edge: float | None, time: float) -> bool:
+    return edge is not None and edge <= time

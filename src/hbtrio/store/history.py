@@ -41,7 +41,7 @@ def record(db: Connection, entry: HistoryEntry, now: float) -> HistoryEntry | No
     Returns:
         The inserted entry, or the one with a new note; None if nothing changed.
     """
-    before = _of_command(db, entry.command_id)
+    before = _of_command(db, entry.command_id) if entry.command_id else None
     if before is not None:
         if (before.result, before.reason) == (entry.result, entry.reason):
             return None
@@ -137,13 +137,12 @@ def newer(db: Connection, than: int, kind: str, limit: int) -> tuple[HistoryReco
 
 
 def newly_undelivered(
-    db: Connection, after: int, limit: int
+    db: Connection, after: int, last: int, limit: int
 ) -> tuple[int, tuple[HistoryEntry, ...]]:
     """Returns entries that became undelivered since the record ``after``, the oldest first.
 
-    The number that comes first is ``after`` for the next call.
+    ``last`` is the newest record. The number that comes first is ``after`` for the next call.
     """
-    last = newest(db)
     if after >= last:
         return last, ()
     found = newer(db, after, OutboxState.UNDELIVERED, limit)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from hbtrio.store.sql import NO_LIMIT, Connection, changed, insert, rows, text_of
+from hbtrio.store.sql import NO_LIMIT, Connection, insert, rows, text_of
 from hbtrio.store.watched import Watched
 
 #: The most host processes per host whose report numbers are kept: the current one, and earlier ones
 #: whose connections may still be open.
 BOOTS: Final = 4
 
-_INSERT: Final = (
-    f"{insert('links', 'hostname, boot_id, acknowledged')} ON CONFLICT (hostname, boot_id)"
-)
+_INSERT: Final = insert("links", "hostname, boot_id, acknowledged")
 
 
 class Links:
@@ -48,7 +46,7 @@ class Links:
 def _welcome(db: Connection, hostname: str, boot_id: str) -> int:
     known = _known(db, hostname, boot_id)
     if known is None:  # with AUTOINCREMENT, even an insert that does nothing writes
-        _note_link(db, hostname, boot_id, "DO NOTHING", 0)
+        _insert(db, hostname, boot_id, 0)
     return known or 0
 
 
@@ -73,23 +71,22 @@ def _linked(db: Connection) -> frozenset[str]:
 
 def acknowledge(db: Connection, hostname: str, boot_id: str, number: int) -> bool:
     """Records that a report is taken; False if this number or a later one was taken before."""
-    if number <= (_known(db, hostname, boot_id) or 0):
+    known = _known(db, hostname, boot_id)
+    if number <= (known or 0):
         return False
-    _note_link(db, hostname, boot_id, "DO UPDATE SET acknowledged = excluded.acknowledged", number)
+    if known is None:
+        _insert(db, hostname, boot_id, number)
+    else:
+        text = "UPDATE links SET acknowledged = ? WHERE hostname = ? AND boot_id = ?"
+        db.execute(text, (number, text_of(hostname), text_of(boot_id)))
     return True
 
 
-def _note_link(db: Connection, hostname: str, boot_id: str, otherwise: str, number: int) -> None:
-    noted = changed(
-        db,
-        f"{_INSERT} {otherwise}",
-        text_of(hostname),
-        text_of(boot_id),
-        number,
+def _insert(db: Connection, hostname: str, boot_id: str, number: int) -> None:
+    """Remembers a host process, and forgets the oldest ones of the host."""
+    db.execute(_INSERT, (text_of(hostname), text_of(boot_id), number))
+    db.execute(
+        "DELETE FROM links WHERE id IN"
+        " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT ? OFFSET ?)",
+        (text_of(hostname), NO_LIMIT, BOOTS),
     )
-    if noted:
-        db.execute(
-            "DELETE FROM links WHERE id IN"
-            " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT ? OFFSET ?)",
-            (text_of(hostname), NO_LIMIT, BOOTS),
-        )

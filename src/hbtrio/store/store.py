@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
@@ -247,13 +246,9 @@ class Store(DaemonStore):
         now, clock = self._now(), trio.current_time()
         most, busy, resting = limit if others is None else others, tuple(busy), tuple(resting)
 
-        def work(db: Connection) -> Ready:
-            since = history.newest(db) if after is None else after
-            ready = delivery_order.ready(db, limit, most, busy, resting, now, clock)
-            newest, undelivered = history.newly_undelivered(db, since, PAGE)
-            return attrs.evolve(ready, undelivered=undelivered, newest=newest)
-
-        return await self._worker.run(work)
+        return await self._worker.run(
+            lambda db: delivery_order.ready(db, limit, most, busy, resting, after, now, clock)
+        )
 
     async def mark_sending(self, entry_id: int) -> bool:
         """Marks an entry as being sent; False if the entry was replaced or has expired.
