@@ -57,6 +57,14 @@ _COMMANDS: Final = {RoundCommand: 2048, ActCommand: 512, Follow: 512}
 _PROGRESS_BYTES: Final = 8000
 
 
+@attrs.define(eq=False)
+class _Following:
+    """An action whose progress is sent, and what ends that."""
+
+    action: ActionRun
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+
 class AgentCommands:
     """Carries out commands, a bounded number at a time.
 
@@ -72,7 +80,7 @@ class AgentCommands:
         self._feed = feed
         self._in_progress: dict[type, int] = dict.fromkeys(_COMMANDS, 0)
         #: The actions that this session follows, by their commands.
-        self._actions: dict[str, ActionRun] = {}
+        self._following: dict[str, _Following] = {}
 
     async def carry_out(
         self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand | Follow
@@ -156,16 +164,22 @@ class AgentCommands:
     async def _follow(
         self, session: LinkSession[FromAgent], command_id: str, action: ActionRun
     ) -> None:
-        self._actions[command_id] = action
+        if (before := self._following.get(command_id)) is not None:
+            # The agent did not wait for that reply, and asks again: each line is sent once.
+            before.scope.cancel()
+        following = self._following[command_id] = _Following(action)
         try:
-            await session.send(Reply(command_id, ok=True))
-            async with aclosing(action.progress()) as lines:
-                async for line in lines:
-                    if line is not None:
-                        await session.send(ActionProgress(command_id, _fitting(line), last=False))
-            await session.send(ActionProgress(command_id, "{}", last=True))
+            with following.scope:
+                await session.send(Reply(command_id, ok=True))
+                async with aclosing(action.progress()) as lines:
+                    async for line in lines:
+                        if line is not None:
+                            text = _fitting(line)
+                            await session.send(ActionProgress(command_id, text, last=False))
+                await session.send(ActionProgress(command_id, "{}", last=True))
         finally:
-            del self._actions[command_id]
+            if self._following[command_id] is following:
+                del self._following[command_id]
 
     async def _tell(self, session: LinkSession[FromAgent], command: Follow) -> None:
         """Tells what became of an action that was asked for in an earlier session."""
@@ -191,7 +205,8 @@ class AgentCommands:
 
     def call_off(self, message: CallOff) -> None:
         """Ends an action of this session if its command has not begun; see :class:`CallOff`."""
-        if (action := self._actions.get(message.command_id)) is not None:
+        if (following := self._following.get(message.command_id)) is not None:
+            action = following.action
             _log.info("%s: action %s: %s", action.uuid, action.name, message.reason)
             action.call_off(message.reason)
 
