@@ -260,6 +260,21 @@ async def test_an_action_counts_down_each_of_its_steps() -> None:
         ]
 
 
+async def test_a_further_restart_window_says_why_it_is_open() -> None:
+    async with serving(runs={"cmd": FakeRun()}) as (world, api):
+        guest = await world.heartbeating(restart_secs=10)
+        guest.answers_after_s = None
+        guest.reply = lambda one: Reply(VoteResult.COMPLETE, after_s=0.5)
+        world.after(10.9, lambda: setattr(guest, "answers_after_s", 0.5))
+        world.after(10.9, guest.send_init)
+        called = await call(api.path, "act", ONE, "reboot", "--", "cmd")
+        assert called.lines[-3:] == [
+            "restart: RESTART window of 3 s: its guest has said init",
+            "restart: back (answers challenges)",
+            "reboot: done (RESTART began anew: its guest has said init)",
+        ]
+
+
 async def test_a_line_that_counts_down_is_no_wider_than_the_terminal() -> None:
     async with serving() as (world, api):
         await world.heartbeating()

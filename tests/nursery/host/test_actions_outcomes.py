@@ -201,13 +201,29 @@ async def test_an_init_at_the_last_moment_is_waited_for(world: HostWorld) -> Non
     await world.at(BEGUN + 120.9)
     guest.answers_after_s = 0.8
     guest.send_init()
+    why = "its guest has said init"
     await world.at(200)
     assert acted.lines[6:] == [
         {"step": "restart", "window": "RESTART", "seconds": 119.0},
-        *waited(3.0, "back", "answers challenges"),
-        end("done"),
+        {"step": "restart", "window": "RESTART", "seconds": 3.0, "reason": why},
+        {"step": "restart", "result": "back", "reason": "answers challenges"},
+        # The history has it so, too.
+        end("done", f"RESTART began anew: {why}"),
     ]
     assert acted.times[-1] == pytest.approx(BEGUN + 121.7)
+
+
+async def test_a_host_that_stands_still_in_restart_says_so(
+    world: HostWorld, autojump_clock: MockClock
+) -> None:
+    _, acted = await begun(world, ActionName.REBOOT, back_in_s=None)
+    for at_s in (20, 60):
+        await world.at(BEGUN + at_s)
+        autojump_clock.jump(10.0)
+    await world.at(BEGUN + 300)
+    begins = [line["reason"] for line in acted.lines if line.get("window") and "reason" in line]
+    assert begins == ["this host did not run for 19.9 s"]
+    assert acted.lines[-1]["reason"].endswith(f"; RESTART began anew: {begins[0]}")
 
 
 # -- the instance goes in the middle --------------------------------------------------------

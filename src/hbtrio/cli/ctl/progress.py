@@ -112,8 +112,9 @@ class ProgressView:
         else:
             what = f"{line.window} window"
             opening = f"{title}: {what} of {seconds:g} s"
+            opening += f": {line.reason}" if line.reason else ""
         if self._screen.terminal:
-            if line.argv or line.waiting or line.extended:
+            if line.argv or line.waiting or line.extended or line.reason:
                 self._screen.line(opening)
             now = trio.current_time()
             self._open = _Window(title, "" if line.argv else what, now + seconds)

@@ -68,7 +68,8 @@ class AnnouncedEvents:
         restart_s = situation.profile.restart_s
         outage = Outage.restart(event, now, restart_s)
         effects = self._suspends(HeartbeatEvent.RESTARTS, outage, now)
-        return (*effects, situation.open_window(situation.window.opened(now, restart_s), now))
+        window = situation.window.opened(now, restart_s)
+        return (*effects, situation.open_window(window, now, f"{event} begins"))
 
     def stops(self, event: str, now: float) -> tuple[Effect, ...]:
         """Handles a permanent stop of the VM by ``event``."""
@@ -151,7 +152,7 @@ class AnnouncedEvents:
         if situation.presence not in GUEST_KNOWN:
             return NOTHING
         window = situation.window.opened(now, situation.profile.restart_s)
-        return (situation.open_window(window, now),)
+        return (situation.open_window(window, now, "it is expected to answer again"),)
 
     def _suspends(self, event: HeartbeatEvent, outage: Outage, now: float) -> tuple[Effect, ...]:
         effects = self._situation.suspend(event, outage)

@@ -109,7 +109,7 @@ class DomainChanges:
         if paused:
             situation.window = window.paused(now)
             return effects
-        return (*effects, situation.open_window(window, now))
+        return (*effects, situation.open_window(window, now, what))
 
     def _window_of_reset(self, now: float) -> ReturnWindow:
         """The window of a VM that boots now; the count of resets is not that of a command's own."""
@@ -171,7 +171,7 @@ class DomainChanges:
         situation.is_presumed = presumed
         if not window.is_open:
             window = window.opened(now, situation.profile.restart_s)
-        return (situation.open_window(window, now),)
+        return (situation.open_window(window, now, reason),)
 
     def _started(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
@@ -204,7 +204,7 @@ class DomainChanges:
         if situation.state is HeartbeatState.PAUSED:
             situation.window = window.paused(now)
             return NOTHING
-        return (situation.open_window(window, now),)
+        return (situation.open_window(window, now, "its VM was started"),)
 
     def _ended(self, words: str, now: float, *, is_over: bool) -> tuple[Effect, ...]:
         """Handles an end on request; until it is over, libvirt does not say by whose.
@@ -243,7 +243,7 @@ class DomainChanges:
         situation = self._situation
         situation.step(HeartbeatEvent.RESUMES_RESTART)
         situation.reason = f"{situation.outage.event} is in progress"
-        return (situation.open_window(situation.window.resumed(now), now),)
+        return (situation.open_window(situation.window.resumed(now), now, "its VM runs again"),)
 
     def _failed(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation

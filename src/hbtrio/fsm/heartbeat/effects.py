@@ -27,9 +27,11 @@ class OpenRestart:
     """Open the RESTART window, in place of one that is open.
 
     :meth:`~hbtrio.fsm.heartbeat.losses.Losses.restart_expired` is to be called at its end.
+    ``why`` says for people why it is opened.
     """
 
     seconds: float
+    why: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen

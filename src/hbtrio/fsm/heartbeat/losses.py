@@ -213,7 +213,8 @@ class Losses:
             # Its init came in time; the next challenges show whether the init was stale.
             situation.outage = situation.outage.extends()
             extra_s = (PROBES + 1) * situation.profile.interval_s
-            return (situation.open_window(situation.window.extended(now, extra_s), now),)
+            window = situation.window.extended(now, extra_s)
+            return (situation.open_window(window, now, "its guest has said init"),)
         reason = reason or self._overdue_reason
         lost = situation.presence in GUEST_KNOWN
         situation.window = situation.window.closed()
@@ -256,7 +257,7 @@ class Losses:
         situation.outage = NO_OUTAGE.over(happened=False)
         situation.is_presumed, situation.is_remembered = True, remembered
         situation.learn(PresenceEvent.ANSWERED)
-        opened = situation.open_window(NO_WINDOW.opened(now, within_s), now)
+        opened = situation.open_window(NO_WINDOW.opened(now, within_s), now, reason)
         return (opened, *self._schedule.returned(now))
 
     def stays_absent(self, why: str, now: float) -> tuple[Effect, ...]:

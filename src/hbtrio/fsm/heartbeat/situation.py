@@ -197,10 +197,10 @@ class Situation:
         self.step(event)
         self.before = before
 
-    def open_window(self, window: ReturnWindow, now: float) -> Effect:
+    def open_window(self, window: ReturnWindow, now: float, why: str) -> Effect:
         """Expects the instance back until the end of a window."""
         self.window = window
-        return OpenRestart(max(window.until - now, 0.0))
+        return OpenRestart(max(window.until - now, 0.0), why)
 
     def learn(self, event: PresenceEvent) -> None:
         """Takes a step in the table of the guest's presence."""

@@ -344,5 +344,5 @@ class ActionRun:
             self._progress(step="restart", skipped="the instance is not on this host")
             return False
         end = await until_back(channel, self._progress)
-        self._reason = end.fault or self._reason
+        self._reason = end.reason or self._reason
         return end.never_down

@@ -123,7 +123,7 @@ class Channel:
         """Keeps the channel connected until :meth:`remove` or cancellation."""
         if self.heartbeat.is_expected_back and self.restart.window is None:
             # The window ended with the run that failed; the instance is still expected back.
-            self.restart.open(self.heartbeat.profile.restart_s)
+            self.restart.open(self.heartbeat.profile.restart_s, self.why)
         try:
             if self.gone:
                 return
@@ -330,8 +330,8 @@ class Channel:
             match effect:
                 case hb.Reconnect(reason):
                     self.link.redial(reason)
-                case hb.OpenRestart(seconds):
-                    self.restart.open(seconds)
+                case hb.OpenRestart(seconds, why):
+                    self.restart.open(seconds, why)
                     self.changed()  # its deadline is remembered
                 case hb.Suspected():
                     self._setup.on_suspicion(self.uuid)

@@ -43,6 +43,7 @@ class RestartWindow:
         "_until_s",
         "_uuid",
         "closed",
+        "why",
         "window",
     )
 
@@ -61,23 +62,27 @@ class RestartWindow:
         self._on_expired = on_expired
         #: The open window, or None.
         self.window: BallotWindow | None = None
+        #: Why the window opened last was opened, for people.
+        self.why = ""
         #: Set when the window opened last has closed; there is none before the first.
         self.closed: trio.Event
         #: When it is over, by :meth:`_ran_s`.
         self._until_s = 0.0
 
-    def open(self, seconds: float) -> None:
+    def open(self, seconds: float, why: str) -> None:
         """Opens a window; it replaces one that is open.
 
         Args:
             seconds: how long the instance may take to return.
+            why: why it is opened, for people.
         """
         if self.window is not None:
             self.window.abort("the instance is being restarted again")
         self._until_s = self._ran_s() + seconds
-        self._open(seconds)
+        self._open(seconds, why)
 
-    def _open(self, seconds: float) -> None:
+    def _open(self, seconds: float, why: str) -> None:
+        self.why = why
         ballot = Ballot(NotificationType.IRREVOCABLE, [_INSTANCE])
         window = BallotWindow(
             WindowKind.RESTART,
@@ -117,5 +122,5 @@ class RestartWindow:
                 # The instance may have stood still with this host.
                 text = "%s: RESTART goes on for %.1f s, as this host did not run for so long"
                 _log.info(text, self._uuid, left_s)
-                self._open(left_s)
+                self._open(left_s, f"this host did not run for {left_s:.1f} s")
         over.set()
