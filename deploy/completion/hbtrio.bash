@@ -78,7 +78,7 @@ _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume re
 _shtab_hbtrio_ctl_act___then_choices=(give-up force)
 _shtab_hbtrio_ctl_pos_0_choices=(status show why groups tree wait watch vote notify notify-all events history hold unhold alarms brake forget drain act)
 _shtab_hbtrio_inhibit___what_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
-_shtab_hbtrio_simulate___every_step_choices=(vote act migrate drain)
+_shtab_hbtrio_simulate___every_step_choices=(vote act migrate drain fleet-drain)
 _shtab_hbtrio_check_config___kind_choices=(guest host agent)
 _shtab_hbtrio_pos_0_choices=(guest host agent ctl apps inhibit lab simulate check-config files)
 

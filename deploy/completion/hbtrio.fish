@@ -232,7 +232,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l no-shrink -d 'leave the 
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l stop-at-failure -d 'run no further seed after one that failed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l trace -d 'print the events of a single seed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -x -d 'run each seed in N processes with different hash seeds, and compare the traces (default: 2)'
-complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l every-step -xka "vote act migrate drain" -d 'run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l every-step -xka "vote act migrate drain fleet-drain" -d 'run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l report -x -d 'write index.html, the results, and the schedules that failed to DIR; a campaign that was ended goes on where it was'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a check-config -d 'check a configuration file'
 complete -c hbtrio -n '_shtab_hbtrio_using check-config' -s h -l help -d 'show this help message and exit'

@@ -396,7 +396,7 @@ _shtab_hbtrio_simulate_options=(
   "--stop-at-failure[run no further seed after one that failed]"
   "--trace[print the events of a single seed]"
   "--check-replay[run each seed in N processes with different hash seeds, and compare the traces (default\: 2)]:N:"
-  "--every-step[run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects]:every_step:(vote act migrate drain)"
+  "--every-step[run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects]:every_step:(vote act migrate drain fleet-drain)"
   "--report[write index.html, the results, and the schedules that failed to DIR\; a campaign that was ended goes on where it was]:DIR:"
 )
 

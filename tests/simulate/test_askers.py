@@ -10,7 +10,12 @@ from hbtrio.simulate.askers import Askers, Said
 from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.observations import Asked, Observation, Owner, Verdict
 from hbtrio.simulate.reject_watch import RejectWatch
-from hbtrio.simulate.requests import FleetOperatorRequests, OperatorRequests, Requests
+from hbtrio.simulate.requests import (
+    FleetOperatorRequests,
+    OperatorRequests,
+    Questions,
+    Requests,
+)
 
 NAMES = {"u0": "vm0"}
 VOTE = ("u0", "stop", True)
@@ -28,15 +33,16 @@ class Fleet:
         see = self.seen.append
         self.vim = Requests("vim", Owner.VIM, NAMES, lambda: 7.0, see)
         self.operators = FleetOperatorRequests("op", Owner.OPERATOR, NAMES, lambda: 7.0, see)
-        self.askers = Askers(self.operators, self.vim)
+        self.questions = Questions("ask", Owner.OPERATOR, NAMES, lambda: 7.0, see)
+        self.askers = Askers(self.operators, self.vim, self.questions)
 
     def ask(self) -> None:
         """Has both ask for the same vote, the operators last."""
         self.vim.begin_action("u0", "vm0-1")
         self.vim.name(*VOTE)
-        self.askers.written(*VOTE, commanded=True)
+        self.askers.written(*VOTE, who="vim")
         self.operators.begin_action("u0", "act-1")
-        self.askers.written(*VOTE, commanded=False)
+        self.askers.written(*VOTE, who=None)
 
 
 @pytest.fixture
@@ -49,15 +55,15 @@ def test_what_reaches_a_guest_is_of_whom_its_host_has_written_it_for_last(fleet:
     assert fleet.askers.request_of(*VOTE) == "vim-1"  # it is on its way
     fleet.ask()
     assert fleet.askers.request_of(*VOTE) == "op-1"
-    assert fleet.askers.vote_of_vim("u0", "stop") == "vim-2"
-    fleet.askers.written(*VOTE, commanded=True)
+    assert fleet.askers.commanded("u0", "stop", "vim") == "vim-2"
+    fleet.askers.written(*VOTE, who="vim")
     assert fleet.askers.request_of(*VOTE) == "vim-2"
 
 
 def test_a_notice_is_of_the_action_of_whom_it_was_written_for(fleet: Fleet) -> None:
     fleet.ask()
     assert fleet.askers.action_of("u0", "stop") == "vm0-1"  # a vote is no notice
-    fleet.askers.written(*NOTICE, commanded=False)
+    fleet.askers.written(*NOTICE, who=None)
     assert fleet.askers.action_of("u0", "stop") == "act-1"
 
 
@@ -67,25 +73,26 @@ def test_a_host_names_whose_vote_has_ended(fleet: Fleet) -> None:
     assert fleet.askers.reported(Said(*VOTE, 6.0, "operator uid 0 of the agent")) == "op-1"
 
 
-def test_the_agent_s_history_names_nobody_for_a_vote_of_a_host_s_own_action(fleet: Fleet) -> None:
+def test_the_agent_s_history_does_not_tell_the_votes_of_actions_apart(fleet: Fleet) -> None:
     fleet.ask()
-    fleet.askers.reported(Said(*VOTE, 6.0, "operator uid 0 of the agent"))
-    fleet.askers.written(*VOTE, commanded=False)  # the next one; the line about the first is late
+    who = "operator uid 0 of the agent"
+    fleet.askers.reported(Said(*VOTE, 6.0, who))
+    fleet.askers.written(*VOTE, who=None)  # the next one; the line about the first is late
     assert fleet.askers.request_of(*VOTE) == "op-2"
-    assert fleet.askers.recorded(Said(*VOTE, 6.0)) == "op-1"
-    assert fleet.askers.recorded(Said(*VOTE, 5.0)) == ""
-    assert fleet.askers.recorded(Said(*NOTICE, 6.0)) == ""
+    assert fleet.askers.recorded(Said(*VOTE, 6.0, who)) == "op-1"
+    assert fleet.askers.recorded(Said(*VOTE, 5.0, who)) == ""
+    assert fleet.askers.recorded(Said(*NOTICE, 6.0, who)) == ""
     assert fleet.askers.recorded(Said(*VOTE, 6.0, "vim")) == "vim-1"
 
 
 def test_without_a_vim_all_is_the_operators() -> None:
     operators = OperatorRequests("op", Owner.OPERATOR, NAMES, lambda: 7.0, lambda _: None)
     askers = Askers(operators)
-    askers.written(*VOTE, commanded=False)
+    askers.written(*VOTE, who=None)
     assert askers.request_of(*VOTE) == "op-1"
     assert askers.reported(Said(*VOTE, 5.0, "operator uid 0")) == "op-1"
     assert askers.recorded(Said(*VOTE, 5.0, "operator uid 0")) == "op-1"
-    assert askers.vote_of_vim("u0", "stop") == ""
+    assert askers.commanded("u0", "stop", "vim") == ""
     assert askers.next_end(0.0) == math.inf
 
 
@@ -97,16 +104,45 @@ def test_a_vote_that_nobody_listens_to_is_of_no_action_that_was_heard_of(
     operators = kind("op", Owner.OPERATOR, NAMES, lambda: 7.0, lambda _: None)
     askers = Askers(operators)
     operators.begin_action("u0", "act-1")
-    askers.written(*VOTE, commanded=False)
+    askers.written(*VOTE, who=None)
     assert askers.action_of("u0", "stop") == "act-1"
     operators.action_ended("u0")
-    askers.written(*NOTICE, commanded=False)  # after its reject: that is not to be
+    askers.written(*NOTICE, who=None)  # after its reject: that is not to be
     assert askers.action_of("u0", "stop") == "act-1"
-    askers.written(*VOTE, commanded=False)
+    askers.written(*VOTE, who=None)
     assert askers.action_of("u0", "stop") == ""
     operators.drained("u0", "plan-1", has_turn=True)
-    askers.written(*VOTE, commanded=False)
+    askers.written(*VOTE, who=None)
     assert askers.action_of("u0", "stop") == "plan-1 vm0"
+
+
+def test_a_question_is_told_apart_from_the_votes_of_actions(fleet: Fleet) -> None:
+    """It was named before its host wrote it, and names nobody's action."""
+    who = "operator uid 0"
+    fleet.ask()
+    assert fleet.questions.asks("u0", "stop") == "ask-1"
+    assert fleet.askers.request_of(*VOTE) == "op-1"  # it is on its way
+    fleet.askers.written(*VOTE, who=who)
+    assert fleet.askers.request_of(*VOTE) == "ask-1"
+    assert fleet.askers.commanded("u0", "stop", who) == "ask-1"
+    said = Said(*VOTE, 6.0, f"{who} of the agent", "c1")
+    assert fleet.askers.reported(said) == "ask-1"
+    assert fleet.askers.recorded(Said(*VOTE, 6.0, who)) == "ask-1"
+    assert fleet.askers.recorded(Said(*VOTE, 6.0, f"{who} of the agent")) == ""  # no action's
+    fleet.questions.heard("ask-1", "u0", OPENED)
+    fleet.questions.heard("ask-1", "u0", CLOSED)
+    fleet.questions.heard("ask-1", "u0", CLOSED)
+    assert fleet.seen == [
+        Asked(7.0, "ask-1", "vm0", "stop", "ask-1", True, 7.0 + 11.0 + 3.0, Owner.OPERATOR),
+        Verdict(7.0, "ask-1", "reject"),
+    ]
+
+
+def test_for_what_a_drain_asks_first_nobody_waits(fleet: Fleet) -> None:
+    fleet.ask()
+    fleet.askers.written(*VOTE, who="drain d1")
+    assert fleet.askers.request_of(*VOTE) == ""
+    assert fleet.askers.commanded("u0", "stop", "drain d1") == ""
 
 
 def test_the_next_vote_that_ends_is_anybody_s(fleet: Fleet) -> None:
@@ -148,13 +184,13 @@ def test_what_was_written_or_heard_in_an_earlier_action_is_of_no_later_one(fleet
 
 def test_the_agent_s_votes_are_the_vim_s_also_while_an_operator_asks() -> None:
     seen: list[Observation] = []
-    watch = RejectWatch(lambda: 7.0, seen.append, lambda *_: "op-1", lambda *_: "vim-1")
+    watch = RejectWatch(lambda: 7.0, seen.append, lambda *_: "op-1", lambda *about: about[2])
     watch.link_to_host()(b'{"command_id":"c1","uuid":"u0","event":"stop","vote":true}\n')
-    assert watch.commands == {"c1": "vim-1"}
+    assert watch.commands == {"c1": "vim"}
 
 
-def test_it_is_seen_whether_the_agent_had_commanded_what_a_host_writes() -> None:
-    begun: list[tuple[str, str, bool, bool]] = []
+def test_it_is_seen_for_whom_the_agent_had_commanded_what_a_host_writes() -> None:
+    begun: list[tuple[str, str, bool, str | None]] = []
     watch = BeginWatch(
         lambda: 7.0, lambda _: None, lambda *_: 8.0, lambda *what: begun.append(what)
     )
@@ -166,4 +202,4 @@ def test_it_is_seen_whether_the_agent_had_commanded_what_a_host_writes() -> None
     for _ in range(2):
         asked = b'{"event_type":"stop","notification_type":"revocable"}\n'
         watch.channel_from_host("u0", "compute-0")(asked)
-    assert begun == [("u0", "stop", True, True), ("u0", "stop", True, False)]
+    assert begun == [("u0", "stop", True, "vim"), ("u0", "stop", True, None)]

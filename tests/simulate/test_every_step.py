@@ -11,6 +11,7 @@ from hbtrio.simulate.every_step import cases, schedule_of
 from hbtrio.simulate.fault_kinds import Kind
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.observations import (
+    AGENT,
     REJECT,
     ActionEnded,
     CommandBegan,
@@ -29,8 +30,14 @@ from hbtrio.simulate.schedule_file import from_text, to_text
 PARTS = 8
 
 #: A migration has five times as many as a vote, and those of a drain take longer: all are in
-#: `hbtrio simulate --every-step migrate` and `--every-step drain`.
-EACH = {Scenario.VOTE: 1, Scenario.ACT: 1, Scenario.MIGRATE: 12, Scenario.DRAIN: 20}
+#: `hbtrio simulate --every-step migrate`, `--every-step drain` and `--every-step fleet-drain`.
+EACH = {
+    Scenario.VOTE: 1,
+    Scenario.ACT: 1,
+    Scenario.MIGRATE: 12,
+    Scenario.DRAIN: 20,
+    Scenario.FLEET_DRAIN: 60,
+}
 
 cases_of = cache(cases)
 
@@ -70,6 +77,15 @@ def test_in_a_drain_one_vm_after_the_other_is_rebooted() -> None:
     assert [one.outcome for one in commands if isinstance(one, CommandEnded)] == ["done"] * 2
     [began] = [one for one in seen if isinstance(one, DrainBegan)]
     assert began.most == 1
+    assert [one.outcome for one in seen if isinstance(one, DrainEnded)] == ["drained"]
+
+
+def test_in_a_drain_by_an_agent_the_vm_of_one_host_is_rebooted_after_that_of_the_other() -> None:
+    seen = seen_in(Scenario.FLEET_DRAIN)
+    commands = [one for one in seen if isinstance(one, CommandBegan | CommandEnded)]
+    assert [getattr(one, "host", "") for one in commands] == ["compute-0", "", "compute-1", ""]
+    [began] = [one for one in seen if isinstance(one, DrainBegan)]
+    assert began.host == AGENT
     assert [one.outcome for one in seen if isinstance(one, DrainEnded)] == ["drained"]
 
 

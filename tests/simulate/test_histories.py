@@ -70,8 +70,17 @@ def test_a_history_says_that_a_reject_does_not_stand() -> None:
     ]
 
 
+def test_a_history_says_that_a_group_of_the_agent_has_rejected() -> None:
+    by_group = [
+        recorded("vote", f"group {name}: vm1 is lost", who)[-1]
+        for name, who in (("spread", "vim"), ("spread", "operator uid 0"), ("all", "vim"))
+    ]
+    assert by_group == [Recorded(0.0, "r1", "accept", by_group=one) for one in (True, True, False)]
+
+
 def test_what_a_host_has_decided_for_an_operator_is_recorded_by_the_agent() -> None:
-    assert recorded("vote", who="") == [Recorded(0.0, "r1", "accept")]
+    who = "operator uid 0 of the agent"
+    assert recorded("vote", who=who) == [Recorded(0.0, "r1", "accept")]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hbtrio.simulate.observations import (
     Observation,
     Owner,
     ProcessStarted,
+    Recorded,
     RejectArrived,
     Struck,
     Verdict,
@@ -76,6 +77,11 @@ CASES: list[tuple[Sighting, list[Observation], list[Observation]]] = [
         Sighting.OVERRIDDEN,
         [Decided(45, "agent", "r1", "accept", True)],
         [Decided(45, "agent", "r1", "accept")],
+    ),
+    (
+        Sighting.FLEET_GROUP,
+        [Recorded(45, "r1", "reject", by_group=True)],
+        [Recorded(45, "r1", "reject")],
     ),
     (
         Sighting.LOSS_WITHOUT_LINK,

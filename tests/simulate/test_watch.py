@@ -167,6 +167,11 @@ EVERY: list[tuple[Observation, str, str]] = [
         "compute-0",
         "at most 2 of its instances may be unavailable",
     ),
+    (
+        observations.Grouped(1, "agent", 1, 30, ("vm0", "vm1")),
+        "agent",
+        "at most 1 of vm0, vm1 may be unavailable",
+    ),
     (HoldSet(1, "vm0", "compute-0", 60), "vm0", "compute-0 holds it until 60.000 s"),
     (
         HoldSet(1, "vm0", "compute-0", 60, stored=False),

@@ -1,19 +1,29 @@
 """Knows who has asked for a vote or notice: the VIM, or an operator beside it.
 
-Both may ask an instance about the same event, one after the other. Whose vote it is that reaches a
-guest is known by what its host has written last, and how it ended by the name and the time that
-the host gives it: the agent's history names nobody for the votes of a host's own actions.
+All may ask an instance about the same event, one after the other: the VIM, an operator who acts,
+and one who only wants to know. Whose vote it is that reaches a guest is known by what its host has
+written last, and how it ended by what the host says of it: the agent's history does not tell the
+votes of the actions on a host apart.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
 from hbtrio.simulate.requests import OperatorRequests, Requests
 from hbtrio.wire.link_messages import VIM
+
+#: How the name of an operator begins, and how a host ends the names that its agent tells it.
+_OPERATOR: Final = "operator"
+_OF_AGENT: Final = " of the agent"
+
+
+def asks_agent(who: str) -> bool:
+    """Whether an agent's history names somebody so who has asked the agent itself."""
+    return bool(who) and not who.endswith(_OF_AGENT)
 
 
 @attrs.frozen
@@ -26,6 +36,8 @@ class Said:
         is_vote: a notice, if not.
         time_s: when it ended, in seconds since the epoch, by the clock of who says so.
         who: who asked for it, in the daemon's words; "" if it names nobody.
+        command_id: of the agent's command to ask for it; "" if it is of an action, or of who asks
+            its host.
     """
 
     uuid: str
@@ -33,53 +45,71 @@ class Said:
     is_vote: bool
     time_s: float
     who: str = attrs.field(default="", eq=False)
+    command_id: str = attrs.field(default="", eq=False)
 
 
 class Askers:
     """All who ask in a fleet.
 
     Args:
-        operators: what operators have asked for.
+        operators: what operators have asked for who act.
         vim: what the VIM has asked for; None: there is none.
+        questions: what operators have asked an agent to know more; None: nobody does.
     """
 
-    def __init__(self, operators: OperatorRequests, vim: Requests | None = None) -> None:
+    def __init__(
+        self,
+        operators: OperatorRequests,
+        vim: Requests | None = None,
+        questions: Requests | None = None,
+    ) -> None:
         self._operators = operators
         self._vim = vim
-        #: The last votes and notices that hosts have written for an operator, and not for the VIM.
-        self._by_operator: set[tuple[str, str, bool]] = set()
+        self._questions = questions
+        #: For whom hosts have written each vote and notice last; None: nobody waits for it.
+        self._written: dict[tuple[str, str, bool], Requests | None] = {}
         #: The operators' requests by what their hosts have said of their ends.
         self._concluded: dict[Said, str] = {}
 
-    def written(self, uuid: str, event: str, is_vote: bool, commanded: bool) -> None:  # noqa: FBT001
-        """Takes that a host asks or tells an instance; ``commanded``: for the VIM."""
-        if commanded:
-            self._by_operator.discard((uuid, event, is_vote))
-        else:
-            self._by_operator.add((uuid, event, is_vote))
+    def written(self, uuid: str, event: str, is_vote: bool, who: str | None) -> None:  # noqa: FBT001
+        """Takes that a host asks or tells an instance.
+
+        Args:
+            uuid: the instance.
+            event: what about.
+            is_vote: a notice, if not.
+            who: for whom the agent has commanded it; None: it is for an action.
+        """
+        if who is None:
+            self._written[uuid, event, is_vote] = self._operators
             self._operators.written(uuid, event, is_vote)
+        else:
+            self._written[uuid, event, is_vote] = self._by_name(who)
 
     def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
         """Returns the request that reached an instance last; "" if there was none."""
-        return self._asker(uuid, event, is_vote).request_of(uuid, event, is_vote)
+        return _last(self._asker(uuid, event, is_vote), uuid, event, is_vote)
 
-    def vote_of_vim(self, uuid: str, event: str) -> str:
-        """Returns the last vote of the VIM on an event of an instance; "" if there was none."""
-        return "" if self._vim is None else self._vim.request_of(uuid, event, is_vote=True)
+    def commanded(self, uuid: str, event: str, who: str) -> str:
+        """Returns the last vote for which the agent commands a host; "" if there was none."""
+        return _last(self._by_name(who), uuid, event, True)
 
     def action_of(self, uuid: str, event: str) -> str:
         """Returns the action of the notice that reached an instance last; "" if there is none."""
-        return self._asker(uuid, event, False).action_of(uuid)
+        asker = self._asker(uuid, event, False)
+        return "" if asker is None else asker.action_of(uuid)
 
     def next_end(self, after_s: float, concerns: Callable[[str], bool] = lambda _: True) -> float:
         """Returns when the next open vote ends; see :meth:`.Requests.next_end`."""
-        of_vim = math.inf if self._vim is None else self._vim.next_end(after_s, concerns)
-        return min(of_vim, self._operators.next_end(after_s, concerns))
+        asked = (self._operators, self._vim, self._questions)
+        return min(one.next_end(after_s, concerns) for one in asked if one is not None)
 
     def reported(self, said: Said) -> str:
         """Returns the request of which a host says how it ended; "" if there was none."""
         if self._vim is not None and said.who.startswith(VIM):
             return self._vim.request_of(said.uuid, said.event, said.is_vote)
+        if said.command_id:
+            return _last(self._questions, said.uuid, said.event, said.is_vote)
         request = self._operators.request_of(said.uuid, said.event, said.is_vote)
         self._concluded[said] = request
         return request
@@ -88,11 +118,21 @@ class Askers:
         """Returns the request of which a history says how it ended; "" if it is not known."""
         if self._vim is None:
             return self._operators.request_of(said.uuid, said.event, said.is_vote)
-        if said.who == VIM:
-            return self._vim.request_of(said.uuid, said.event, said.is_vote)
+        if asks_agent(said.who):
+            return _last(self._by_name(said.who), said.uuid, said.event, said.is_vote)
         return self._concluded.get(said, "")
 
-    def _asker(self, uuid: str, event: str, is_vote: bool) -> Requests:  # noqa: FBT001
-        if self._vim is None or (uuid, event, is_vote) in self._by_operator:
+    def _asker(self, uuid: str, event: str, is_vote: bool) -> Requests | None:  # noqa: FBT001
+        if self._vim is None:
             return self._operators
-        return self._vim
+        return self._written.get((uuid, event, is_vote), self._vim)
+
+    def _by_name(self, who: str) -> Requests | None:
+        """Whose requests the agent names so; None of a drain, for whose answers nobody waits."""
+        if who == VIM:
+            return self._vim
+        return self._questions if who.startswith(_OPERATOR) else None
+
+
+def _last(asker: Requests | None, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+    return "" if asker is None else asker.request_of(uuid, event, is_vote)

@@ -14,14 +14,15 @@ import attrs
 from hbtrio.simulate.observations import CarriedOut, Observation
 from hbtrio.simulate.order_observations import Refused
 from hbtrio.simulate.reject_watch import Feed, read_lines
+from hbtrio.wire.link_messages import VIM
 
 #: Returns when the clock of a host's process shows a time, in seconds of the run; of a process that
 #: is not the host's present one, the moment is long past: 0.
 WhenOf = Callable[[str, str, float], float]
 
-#: Takes that a host writes a vote (True) or notice on an event to an instance, and whether the
-#: agent had commanded it to.
-OnBegun = Callable[[str, str, bool, bool], None]
+#: Takes that a host writes a vote (True) or notice on an event to an instance, and for whom the
+#: agent had commanded it to; None if it had not.
+OnBegun = Callable[[str, str, bool, str | None], None]
 
 
 #: How the reason begins of a host that refuses a command which came too late.
@@ -35,6 +36,7 @@ _Key = tuple[str, str, str, bool]
 class _Command:
     command_id: str
     begin_by_s: float
+    who: str
 
 
 class BeginWatch:
@@ -72,7 +74,7 @@ class BeginWatch:
             if "vote" in message and begin_by_s is not None:
                 key = host, message["uuid"], message["event"], bool(message["vote"])
                 at_s = self._when(host, message["boot_id"], begin_by_s)
-                self._commands[key] = _Command(message["command_id"], at_s)
+                self._commands[key] = _Command(message["command_id"], at_s, message.get("who", VIM))
 
         return read_lines(b'"begin_by_s"', commanded)
 
@@ -96,11 +98,15 @@ class BeginWatch:
             event = message.get("event_type", "")
             is_vote = message.get("notification_type") == "revocable"
             command = self._commands.pop((host, uuid, event, is_vote), None)
-            self._on_begun(uuid, event, is_vote, command is not None)
+            self._on_begun(uuid, event, is_vote, None if command is None else command.who)
             if command is not None:
                 self._observe(CarriedOut(self._now(), host, command.command_id, command.begin_by_s))
 
         return read_lines(b'revocable"', begun)
+
+    def concluded(self, command_id: str) -> None:
+        """Takes that a vote or notice has ended: one that a group forbids is never written."""
+        self._forget(lambda _, command: command.command_id == command_id)
 
     def _forget(self, is_over: Callable[[_Key, _Command], bool]) -> None:
         self._commands = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
+import attrs
+
 from hbtrio.config.agent import AgentConfig, LinkSettings, StoreSettings, VimSettings
+from hbtrio.config.groups import GroupSettings
 from hbtrio.config.notify import NotifySettings
 from hbtrio.daemons.agent import AgentWorld, serve_agent
 from hbtrio.daemons.machine.notify import open_notifier
@@ -16,16 +19,18 @@ from hbtrio.net.connections import Listener
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.policy.group_rule import Group
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.disk import Disk, SimulatedWorker
 from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.machine import Machine
-from hbtrio.simulate.observations import AGENT
+from hbtrio.simulate.observations import AGENT, Grouped
 from hbtrio.simulate.places import (
     AGENT_LINK,
     AGENT_OPERATOR,
     AGENT_VIM,
+    SPREAD,
     VIM,
     QuietLog,
     Stage,
@@ -39,15 +44,25 @@ from hbtrio.store.store import Store
 
 _FILE: Final = "agent.toml"
 
+#: Drawn: no group, or one with members on several hosts.
+_GROUPS: Final[tuple[GroupSettings | None, ...]] = (
+    None,
+    None,
+    GroupSettings(members=("vm0", "vm1"), max_unavailable=1),
+    GroupSettings(members=("*",), max_unavailable=2),
+)
+
 
 class Controller:
     """The controller.
 
     Args:
         stage: what all parts use.
+        names: the instances' names by uuid; filled later.
+        has_groups: whether a group may be drawn.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, names: Mapping[str, str], *, has_groups: bool) -> None:
         self.machine = Machine(stage.timeline, "controller")
         self.disk = Disk(stage.timeline)
         self.disk.prepare(Store.schema)
@@ -55,6 +70,9 @@ class Controller:
         self.history_cut: Callable[[], None] = _nothing
         self.daemon = SimulatedDaemon(stage, AGENT, self.machine, self._compose)
         self._stage = stage
+        self._names = names
+        draw = stage.timeline.random("groups of the agent")
+        self._group = draw.choice(_GROUPS) if has_groups else None
 
     def _compose(
         self, process: Process, signals: SignalQueue
@@ -94,7 +112,17 @@ class Controller:
             run_guard=GuardTicks(process).run,
             new_id=lambda: f"{name}-{next(ids)}",
         )
+        self._observe_group()
         return partial(serve_agent, self._config(), _FILE, world)
+
+    def _observe_group(self) -> None:
+        settings = self._group
+        if settings is not None and isinstance(settings.max_unavailable, int):
+            group = Group.configured(SPREAD, **attrs.asdict(settings))
+            members = tuple(name for uuid, name in self._names.items() if group.has(uuid, name))
+            most, delay_s = settings.max_unavailable, settings.max_delay_s
+            now = self._stage.timeline.now
+            self._stage.observe(Grouped(now, AGENT, most, delay_s, members))
 
     def _endpoint(self, address: str, process: Process) -> ApiEndpoint:
         async def listen() -> Sequence[Listener]:
@@ -108,6 +136,7 @@ class Controller:
             vim=VimSettings(url="http://controller:30002"),
             link=LinkSettings(),
             store=StoreSettings(file="/agent.db"),
+            groups={} if self._group is None else {SPREAD: self._group},
         )
 
 

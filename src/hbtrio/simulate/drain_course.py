@@ -67,6 +67,7 @@ class DrainCourse:
         observe: called with what is observed.
         say: called with what they do.
         quiet_s: from when on nobody wants anything, in seconds.
+        drain_s: seconds between two drains, on average.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class DrainCourse:
         observe: Callable[[Observation], None],
         say: Callable[[str], None],
         quiet_s: float,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self._host = host
         self._names = names
@@ -93,6 +95,7 @@ class DrainCourse:
         self._observe = observe
         self._say = say
         self._quiet_s = quiet_s
+        self._drain_s = drain_s
         #: The drain that is followed; "" before it is known.
         self._drain = ""
         #: The instance that it is a plan for; "" for a drain of the host.
@@ -105,7 +108,7 @@ class DrainCourse:
     async def run(self, draw: random.Random) -> None:
         """Drains the host now and then, until it is quiet."""
         while self._now() < self._quiet_s:
-            await trio.sleep(draw.expovariate(1 / DRAIN_S))
+            await trio.sleep(draw.expovariate(1 / self._drain_s))
             action = draw.choice(("reboot", "stop"))
             wish: dict[str, Any] = {
                 "action": action,

@@ -62,12 +62,11 @@ class ObservedEvents:
         if not self._process.alive:
             return
         now = self._stage.timeline.now
-        if report.who.startswith(DRAIN):
-            return
         if report.kind in (ReportKind.VOTE, ReportKind.NOTICE):
             is_vote, time_s = report.kind is ReportKind.VOTE, report.time.timestamp()
-            said = Said(report.uuid, report.event or "", is_vote, time_s, report.who)
-            if request := self._find()(said):
+            about = report.uuid, report.event or "", is_vote
+            request = self._find()(Said(*about, time_s, report.who, report.command_id))
+            if request and not report.who.startswith(DRAIN):
                 overridden = report.reason.startswith(OVERRIDDEN)
                 result = report.result or ""
                 self._stage.observe(Decided(now, self._host, request, result, overridden))

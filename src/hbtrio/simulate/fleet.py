@@ -10,7 +10,7 @@ from typing import Final, NoReturn, TextIO
 from hbtrio.config.guest import GuestConfig
 from hbtrio.daemons.guest import GuestWorld, serve_guest
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.simulate.askers import Askers
+from hbtrio.simulate.askers import Askers, Said
 from hbtrio.simulate.begin_watch import BeginWatch
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.compute import ComputeHost
@@ -90,7 +90,8 @@ class Fleet:
         self.controller: Controller | None = None
         self.vim: Vim | None = None
         if schedule.has_agent:
-            self.controller = Controller(stage)
+            has_groups = schedule.scenario is None
+            self.controller = Controller(stage, self._names, has_groups=has_groups)
             hosts = {host.uuid: host for host in self.hosts}
             self.vim = Vim(stage, hosts, self.instances, schedule.quiet_s, schedule.scenario)
         self.operators = Operators(
@@ -102,12 +103,13 @@ class Fleet:
             controller=None if self.controller is None else self.controller.machine,
         )
         self._users: list[Vim | Operators] = [] if self.vim is None else [self.vim]
-        if self.vim is None or schedule.scenario is None:  # a scenario has one who acts
+        if schedule.scenario is None or schedule.scenario.by_operator:
             self._users.append(self.operators)
         asked = None if self.vim is None else self.vim.requests
-        self._askers = askers = Askers(self.operators.requests, asked)
+        questions = None if self.vim is None else self.operators.questions
+        self._askers = askers = Askers(self.operators.requests, asked, questions)
         for host in self.hosts:
-            host.find_request = askers.reported
+            host.find_request = self._reported
         if self.controller is not None:
             reader = HistoryReader(stage, self.controller.disk, askers.recorded, decides=AGENT)
             self.controller.history_cut = reader.restart
@@ -118,7 +120,7 @@ class Fleet:
             lambda: timeline.now,
             observe,
             partial(askers.request_of, is_vote=True),
-            askers.vote_of_vim,
+            askers.commanded,
         )
         self._begins = BeginWatch(lambda: timeline.now, observe, self._when, askers.written)
         self.network.on_connection = self._linked
@@ -180,6 +182,10 @@ class Fleet:
             to_client=self._rejects.channel_to_host(uuid, host),
             from_client=self._begins.channel_from_host(uuid, host),
         )
+
+    def _reported(self, said: Said) -> str:
+        self._begins.concluded(said.command_id)
+        return self._askers.reported(said)
 
     def _when(self, name: str, boot_id: str, clock_s: float) -> float:
         """When the clock of a host's process shows a time; see :class:`BeginWatch`."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hbtrio.simulate.askers import Said
+from hbtrio.simulate.askers import Said, asks_agent
 from hbtrio.simulate.disk import Disk
 from hbtrio.simulate.observations import Decided, Recorded
-from hbtrio.simulate.places import Stage
-from hbtrio.wire.link_messages import VIM
+from hbtrio.simulate.places import SPREAD, Stage
 
 #: Finds the request of a vote or notice of which a daemon says how it ended; "" if there was none.
 FindRequest = Callable[[Said], str]
@@ -35,8 +34,8 @@ class HistoryReader:
         stage: what all parts use.
         disk: has the history.
         find: finds requests.
-        decides: the process whose decisions for the VIM are observed here too; "" if they are
-            elsewhere.
+        decides: the process whose decisions for those who ask it are observed here too; "" if they
+            are elsewhere.
     """
 
     def __init__(self, stage: Stage, disk: Disk, find: FindRequest, *, decides: str = "") -> None:
@@ -58,10 +57,11 @@ class HistoryReader:
                 continue
             if request := self._find(Said(uuid, event, kind == "vote", time_s, who)):
                 now, overridden = self._stage.timeline.now, reason.startswith(OVERRIDDEN)
-                if self._decides and who == VIM:
+                if self._decides and asks_agent(who):
                     decided = Decided(now, self._decides, request, result, overridden)
                     self._stage.observe(decided)
-                self._stage.observe(Recorded(now, request, result, overridden))
+                by_group = reason.startswith(f"group {SPREAD}: ")
+                self._stage.observe(Recorded(now, request, result, overridden, by_group))
 
     def restart(self) -> None:
         """Goes on after a power cut, which may have taken rows away."""

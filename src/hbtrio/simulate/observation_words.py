@@ -60,8 +60,9 @@ def words_of(observation: Observation) -> Words:
             return Words(who, f"over: {condition.value}")
         case Placed(instance=instance, host=host):
             return Words(instance, f"runs on {host}")
-        case Grouped(host=host, most=most):
-            return Words(host, f"at most {most} of its instances may be unavailable")
+        case Grouped(host=host, most=most, members=members):
+            whom = ", ".join(members) or "its instances"
+            return Words(host, f"at most {most} of {whom} may be unavailable")
         case ProcessStarted(process=process):
             return Words(process, "started")
         case Crashed(process=process, error=error):

@@ -137,17 +137,19 @@ class Placed(Observation):
 
 @attrs.frozen
 class Grouped(Observation):
-    """A host starts with its instances in one group.
+    """A host or the agent starts with a group.
 
     Args:
-        host: the host.
-        most: how many of them may be unavailable.
+        host: the host, or the agent.
+        most: how many of its members may be unavailable.
         max_delay_s: how long a corrective action waits for the others at most.
+        members: those of an agent's group; all instances of a host are in the group of that.
     """
 
     host: str
     most: int
     max_delay_s: float
+    members: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -254,11 +256,19 @@ class Verdict(Observation):
 
 @attrs.frozen
 class Recorded(Observation):
-    """The agent's history has a line about a vote or notice."""
+    """The history has a line about a vote or notice.
+
+    Args:
+        request: its id.
+        result: how it ended.
+        overridden: whether somebody decided over a reject.
+        by_group: whether the rule of a group of the agent has rejected it.
+    """
 
     request: str
     result: str
     overridden: bool = False
+    by_group: bool = False
 
 
 @attrs.frozen

@@ -112,6 +112,8 @@ class OperatorCourse:
                     began = True
                     self._observe(ActionBegan(self._now(), label, name, Owner.OPERATOR, not force))
                 self._requests.heard(uuid, line)
+            if not began:
+                self._requests.action_refused(uuid)
         except GONE as fault:
             self._say(f"{label}: {type(fault).__name__}: {fault}")
         if began:

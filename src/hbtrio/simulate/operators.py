@@ -2,21 +2,22 @@
 
 Each instance has an operator who wants something of it now and then, and asks its host or the agent
 as ``hbtrio ctl act`` does; others put it on hold, and plan an action on it. Each host has
-one who drains it, and an agent one who has it drain its hosts. What is answered line by line is
-what the operator knows.
+one who drains it, and an agent one who has it drain its hosts, and one who asks many instances
+whether an event may happen. What is answered line by line is what the operator knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from random import Random
 from typing import Any, Final
 
 import trio
 
 from hbtrio.simulate.compute import ComputeHost
 from hbtrio.simulate.desk import Desk
-from hbtrio.simulate.drain_course import DrainCourse
+from hbtrio.simulate.drain_course import DRAIN_S, DrainCourse
 from hbtrio.simulate.hold_course import HoldCourse
 from hbtrio.simulate.instance import Instance
 from hbtrio.simulate.machine import Machine
@@ -24,11 +25,15 @@ from hbtrio.simulate.observations import AGENT, Owner
 from hbtrio.simulate.operator_course import WISH_S, OperatorCourse
 from hbtrio.simulate.places import AGENT_OPERATOR, Stage
 from hbtrio.simulate.plan_course import PlanCourse
-from hbtrio.simulate.requests import FleetOperatorRequests, OperatorRequests
+from hbtrio.simulate.requests import FleetOperatorRequests, OperatorRequests, Questions
 from hbtrio.simulate.scenario import SCENARIO_S, Scenario
+from hbtrio.simulate.survey_course import SurveyCourse
 
 #: Seconds between two wishes of an operator beside a VIM, on average: most is the VIM's matter.
 _WISH_BESIDE_VIM_S: Final = 150.0
+
+#: Seconds between two drains of a host through its own socket, on average, beside an agent.
+_DRAIN_BESIDE_AGENT_S: Final = 240.0
 
 
 class Operators:
@@ -72,6 +77,8 @@ class Operators:
         #: The votes and notices that they ask for.
         kind = FleetOperatorRequests if has_agent else OperatorRequests
         self.requests = kind("op", Owner.OPERATOR, names, self._now, stage.observe)
+        #: The votes that they ask an agent for without an action.
+        self.questions = Questions("ask", Owner.OPERATOR, names, self._now, stage.observe)
         self._course = OperatorCourse(
             self.requests,
             ask=self._ask,
@@ -100,18 +107,22 @@ class Operators:
             for instance in self._instances:
                 draw = random(f"holds on {instance.name}")
                 nursery.start_soon(self._hold_course(instance).run, draw)
-            for name in [AGENT] if self._has_agent else self._hosts:
+            for name in [*([AGENT] if self._has_agent else []), *self._hosts]:
                 nursery.start_soon(self._drain_course(name).run, random(f"drains of {name}"))
             for instance in self._instances:
                 draw = random(f"plans for {instance.name}")
                 nursery.start_soon(self._plan_course(instance).run, draw)
+            if self._has_agent:
+                nursery.start_soon(self._survey_course().run, random("surveys"))
 
     async def _play(self, scenario: Scenario) -> None:
-        """Reboots the first instance, or those of the first host, one by one."""
+        """Reboots the first instance, or those of the first host, or of all, one by one."""
         await trio.sleep(SCENARIO_S - self._stage.timeline.now)
+        wish: dict[str, Any] = {"action": "reboot", "retry_for_s": 31.0}
         if scenario is Scenario.DRAIN:
-            wish = {"action": "reboot", "retry_for_s": 31.0}
             await self._drain_course(next(iter(self._hosts))).drain(wish)
+        elif scenario is Scenario.FLEET_DRAIN:
+            await self._drain_course(AGENT).drain(wish | {"hosts": list(self._hosts)})
         elif self._is_there(self._instances[0].uuid):
             first = self._instances[0]
             await self._course.act(first.uuid, first.name, "reboot", force=False)
@@ -132,14 +143,14 @@ class Operators:
         )
 
     def _drain_course(self, name: str) -> DrainCourse:
-        """The drains and plans of a host, or of the agent, which drains the hosts that it draws."""
+        """The drains and plans of a host, or of the agent, which drains some of its hosts."""
         is_agent = name == AGENT
         address = AGENT_OPERATOR if is_agent else self._hosts[name].control_address
 
         async def restore(uuid: str) -> None:
             await trio.lowlevel.checkpoint()
             self._is_there(uuid)
-            self._by_uuid[uuid].boot(self._hosts[self._last[uuid] if is_agent else name])
+            self._by_uuid[uuid].boot(self._hosts[self._last[uuid]])
 
         return DrainCourse(
             name,
@@ -152,6 +163,7 @@ class Operators:
             observe=self._stage.observe,
             say=partial(self._stage.trace.event, "operators"),
             quiet_s=self._quiet_s,
+            drain_s=DRAIN_S if is_agent or not self._has_agent else _DRAIN_BESIDE_AGENT_S,
         )
 
     def _plan_course(self, instance: Instance) -> PlanCourse:
@@ -164,6 +176,23 @@ class Operators:
             self._drain_course(name),
             utc=lambda: machine.utc() if instance.place is not None else None,
             now=self._now,
+            quiet_s=self._quiet_s,
+        )
+
+    def _survey_course(self) -> SurveyCourse:
+        """Questions to all instances, or to those of a host."""
+
+        def select(draw: Random) -> list[str]:
+            host = draw.choice(["", *self._hosts])
+            there = [uuid for uuid in self._by_uuid if self._is_there(uuid)]
+            return [uuid for uuid in there if host in ("", self._last[uuid])]
+
+        return SurveyCourse(
+            self.questions,
+            select=select,
+            ask=lambda uuid, body: self._post(uuid, "vote", body),
+            now=self._now,
+            say=partial(self._stage.trace.event, "operators"),
             quiet_s=self._quiet_s,
         )
 

@@ -23,6 +23,9 @@ AGENT_OPERATOR = "unix:/run/agent.sock"
 AGENT_VIM = "tcp:controller:2410"
 VIM = "tcp:controller:30002"
 
+#: The name of the agent's group.
+SPREAD = "spread"
+
 
 @attrs.frozen
 class Stage:

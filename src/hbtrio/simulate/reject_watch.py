@@ -24,7 +24,8 @@ class RejectWatch:
         now: the time of the run, in seconds.
         observe: called with what is observed.
         request_of: finds the request of an instance's vote on an event; "" if there is none.
-        vote_of_vim: the same of the VIM's alone; None: only the VIM asks.
+        commanded: the same of the last vote that the agent has a host open for somebody, who is its
+            third argument; None: only the VIM asks.
     """
 
     def __init__(
@@ -32,12 +33,12 @@ class RejectWatch:
         now: Callable[[], float],
         observe: Callable[[Observation], None],
         request_of: Callable[[str, str], str],
-        vote_of_vim: Callable[[str, str], str] | None = None,
+        commanded: Callable[[str, str, str], str] | None = None,
     ) -> None:
         self._now = now
         self._observe = observe
         self._request_of = request_of
-        self._vote_of_vim = vote_of_vim or request_of
+        self._commanded = commanded or self._commanded_by_vim
         #: The requests by the id that the host gave them.
         self._invocations: dict[tuple[str, int], str] = {}
         #: The requests by the id that the agent gave them.
@@ -67,10 +68,9 @@ class RejectWatch:
 
         def asked(message: dict[str, Any]) -> None:
             if "command_id" in message:
-                # Nobody waits for what a drain asks.
-                by_vim = message.get("who", VIM) == VIM
-                request = self._vote_of_vim(message.get("uuid", ""), message.get("event", ""))
-                self.commands[message["command_id"]] = request if by_vim else ""
+                about = message.get("uuid", ""), message.get("event", "")
+                request = self._commanded(*about, message.get("who", VIM))
+                self.commands[message["command_id"]] = request
 
         return read_lines(b'"vote":true', asked)
 
@@ -82,6 +82,10 @@ class RejectWatch:
                 self._arrived(AGENT, self.commands.get(message.get("command_id", "")))
 
         return read_lines(b'"reject"', answered)
+
+    def _commanded_by_vim(self, uuid: str, event: str, who: str) -> str:
+        """The VIM's vote; nobody waits for what a drain asks."""
+        return self._request_of(uuid, event) if who == VIM else ""
 
     def _arrived(self, process: str, request: str | None) -> None:
         if request:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hbtrio.policy.allowances import HOST_ALLOWS_S
+from hbtrio.policy.allowances import HOST_ALLOWS_S, answer_within_s
 from hbtrio.simulate.observations import Asked, Observation, Owner, Verdict
 
 
@@ -99,6 +99,33 @@ class Requests:
         self._observe(Verdict(self._now(), request, result))
 
 
+class Questions(Requests):
+    """The votes that operators ask an agent for to know more, by what is answered.
+
+    Each has its name before it is sent: its outcome may be stored before the first line is here.
+    """
+
+    #: The agent agrees for a silent guest as it does for a VIM.
+    vim_waits_s = late_s = answer_within_s(0.0, for_vim=False)
+
+    def name_of(self, uuid: str) -> str:
+        """Returns the name of an instance."""
+        return self._names[uuid]
+
+    def asks(self, uuid: str, event: str) -> str:
+        """Takes that an instance is about to be asked, and returns the question's name."""
+        question = self.name(uuid, event, is_vote=True)
+        self.begin_action(uuid, question)
+        return question
+
+    def heard(self, question: str, uuid: str, line: dict[str, Any]) -> None:
+        """Takes in a line of the answer: that the vote is open, or its verdict."""
+        if "seconds" in line:
+            self.accepted(question, uuid, line["event"], vote=True, seconds=line["seconds"])
+        elif "result" in line and self.is_open(question):
+            self.answered(question, line["result"])
+
+
 def drain_action(drain: str, instance: str) -> str:
     """Returns the action of a drain on an instance, by its name."""
     return f"{drain} {instance}"
@@ -135,6 +162,10 @@ class OperatorRequests(Requests):
     def action_ended(self, uuid: str) -> None:
         """Takes the end of the answer about an action."""
         self._listened_to.discard(uuid)
+
+    def action_refused(self, uuid: str) -> None:
+        """Takes that an action never began: what the instance is told later is of another."""
+        self._actions.pop(uuid, None)
 
     def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
         """Takes what a host asks of an instance: for a drain, if nobody listens, or resumed."""

@@ -20,6 +20,8 @@ class Scenario(StrEnum):
     MIGRATE = "migrate"
     #: An operator drains a host without an agent: one VM after the other is rebooted.
     DRAIN = "drain"
+    #: An operator has an agent drain two hosts: the VM of one is rebooted after that of the other.
+    FLEET_DRAIN = "fleet-drain"
 
     @property
     def has_agent(self) -> bool:
@@ -29,12 +31,17 @@ class Scenario(StrEnum):
     @property
     def hosts(self) -> int:
         """How many hosts it needs."""
-        return 2 if self is Scenario.MIGRATE else 1
+        return 2 if self in (Scenario.MIGRATE, Scenario.FLEET_DRAIN) else 1
 
     @property
     def vms(self) -> int:
         """How many instances it needs."""
-        return 2 if self is Scenario.DRAIN else 1
+        return 2 if self in (Scenario.DRAIN, Scenario.FLEET_DRAIN) else 1
+
+    @property
+    def by_operator(self) -> bool:
+        """Whether an operator acts; else the VIM does."""
+        return self in (Scenario.ACT, Scenario.DRAIN, Scenario.FLEET_DRAIN)
 
     @property
     def rejects(self) -> bool:

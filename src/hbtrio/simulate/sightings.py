@@ -26,6 +26,7 @@ from hbtrio.simulate.observations import (
     Owner,
     ProcessStarted,
     Purpose,
+    Recorded,
     RejectArrived,
     Reported,
     Struck,
@@ -59,6 +60,7 @@ class Sighting(StrEnum):
     LIBVIRT_SILENT = "a corrective command that was not run: libvirt did not answer"
     HELD = "a corrective command that was not run: the VM was on hold"
     GROUP = "a corrective command that was not run: its group forbade it"
+    FLEET_GROUP = "a vote that a group with members on several hosts rejected"
     DRAIN_OUTLIVED = "a drain that outlived a restart of its host"
 
 
@@ -110,6 +112,8 @@ class SightingCounter:
                 self._see_drain(observation)
             case Refused():
                 self._count(Sighting.EXPIRED)
+            case Recorded(by_group=True):
+                self._count(Sighting.FLEET_GROUP)
             case Began(condition=Condition.DOWN):
                 self._count(Sighting.DEATH_IN_VOTE, when=self._vote_is_open)
             case Began(condition=Condition.VM_HUNG, who=instance):

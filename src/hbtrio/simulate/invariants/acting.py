@@ -127,9 +127,9 @@ class OneOwner(Invariant):
                         self._action(observation, other)
 
     def _host_of(self, began: ActionBegan) -> str:
-        """Where an action has begun: an operator hears of it after that."""
+        """Where an action has begun: an operator hears of it after that, and by an agent later."""
         came_s, before = self._came.get(began.instance, (-math.inf, ""))
-        is_before = began.owner is Owner.OPERATOR and began.at_s - came_s <= self.bounds.way_s
+        is_before = began.owner is Owner.OPERATOR and began.at_s - came_s <= 2 * self.bounds.way_s
         return before if is_before else self._here.get(began.instance, "")
 
     def _command(self, command: CommandBegan) -> None:

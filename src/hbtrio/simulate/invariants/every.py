@@ -12,6 +12,7 @@ from hbtrio.simulate.invariants.acting import (
     OneOwner,
 )
 from hbtrio.simulate.invariants.drains import DrainBounded
+from hbtrio.simulate.invariants.fleet_groups import FleetGroupKept
 from hbtrio.simulate.invariants.groups import GroupKept
 from hbtrio.simulate.invariants.holds import HoldKept
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
@@ -46,6 +47,7 @@ INVARIANTS: Final[tuple[type[Invariant], ...]] = (
     CommandRetried,
     LostCorrected,
     GroupKept,
+    FleetGroupKept,
     HoldKept,
     DrainBounded,
     PlanKept,

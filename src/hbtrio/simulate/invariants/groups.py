@@ -9,7 +9,7 @@ from hbtrio.simulate.invariants.excuses import LOG
 from hbtrio.simulate.observations import CommandBegan, Grouped, Observation, Purpose, Reported
 
 #: Commands that take nothing down.
-_HARMLESS: Final = ("log", "resume")
+HARMLESS: Final = ("log", "resume")
 
 _WAITED: Final = Excuse("waited", "a corrective command has waited for as long as it may")
 
@@ -45,7 +45,7 @@ class GroupKept(Invariant):
             instance
             for instance, commands in self.truth.commands.items()
             if instance != began.instance
-            and any(one.host == began.host and one.name not in _HARMLESS for one in commands)
+            and any(one.host == began.host and one.name not in HARMLESS for one in commands)
         )
         if len(others) < max(1, group.most):
             return
@@ -53,6 +53,6 @@ class GroupKept(Invariant):
         is_corrective = began.purpose is Purpose.CORRECTIVE
         self.judge(
             f"{began.name} of {began.instance} while others are taken down: {', '.join(others)}",
-            (LOG, began.name in _HARMLESS),
+            (LOG, began.name in HARMLESS),
             (_WAITED, is_corrective and waited_s >= group.max_delay_s - self.bounds.late_s),
         )
