@@ -56,7 +56,6 @@ class Whole:
     window_s: float
     ends_at: float
     agrees_at: float
-    verdict_until: float | None
     awaits_reply: bool
     is_over: bool
 
@@ -67,7 +66,6 @@ def whole(current: FleetRound) -> Whole:
         current.window_s,
         current.ends_at,
         current.agrees_at,
-        current.verdict_until,
         current.awaits_reply,
         current.is_over,
     )
@@ -76,13 +74,13 @@ def whole(current: FleetRound) -> Whole:
 def before_opening(state: FleetRoundState, *, over: bool = False) -> Whole:
     """A round whose window is still what the instance has advertised."""
     ends_at = T0 + WINDOW_S + BEYOND_S
-    return Whole(state, WINDOW_S, ends_at, ends_at - MARGIN_S, ends_at, not over, over)
+    return Whole(state, WINDOW_S, ends_at, ends_at - MARGIN_S, not over, over)
 
 
 def after_opening(state: FleetRoundState, *, unreplied: bool = False, over: bool = False) -> Whole:
     """A round whose window is what its host has said."""
     ends_at = T1 + OPENED_S + BEYOND_S
-    return Whole(state, OPENED_S, ends_at, ends_at - MARGIN_S, ends_at, unreplied, over)
+    return Whole(state, OPENED_S, ends_at, ends_at - MARGIN_S, unreplied, over)
 
 
 def asked(*, vote: bool = True) -> FleetRound:
@@ -295,13 +293,12 @@ def test_a_round_that_a_former_process_has_opened_goes_on() -> None:
     current = left_open(replied=True, age_s=3.0)
     assert current.agent_restarted(3.0) is None
     ends_at = T0 + WINDOW_S + BEYOND_S - 3.0
-    # By which of trio's clocks the former process had it until when, nobody knows.
     assert whole(current) == Whole(
-        AWAITED, WINDOW_S, ends_at, ends_at - MARGIN_S, None, awaits_reply=False, is_over=False
+        AWAITED, WINDOW_S, ends_at, ends_at - MARGIN_S, awaits_reply=False, is_over=False
     )
     current.outcome_reported(*REPORT)
     current.outcome_stored()
-    assert (current.state, current.verdict_until) == (STORED, None)
+    assert (current.state, current.ends_at) == (STORED, ends_at)
 
 
 @pytest.mark.parametrize("age_s", [3.0, -3.0])

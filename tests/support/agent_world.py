@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,6 +135,7 @@ async def agent_world(
     vim: bool = True,
     number: int = 0,
     groups: Mapping[str, GroupSettings] | None = None,
+    vim_next: Sequence[SendResult] = (),
     **link: float,
 ) -> AsyncIterator[AgentWorld]:
     """A running agent on the fake clock; begun again in the same folder it is a restarted one.
@@ -144,11 +145,13 @@ async def agent_world(
         vim: whether there is a VIM.
         number: makes the ids of its commands; another for each start.
         groups: those of the configuration.
+        vim_next: what becomes of the first requests to the VIM.
         link: keys of the configuration's ``[link]``.
     """
     ids = itertools.count(1)
     with inline_store(folder) as (store, worker):
         fake = ScriptedVim()
+        fake.next = list(vim_next)
         running = open_agent(
             AgentConfig(
                 name="controller-0",

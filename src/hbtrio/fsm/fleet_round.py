@@ -167,8 +167,6 @@ class FleetRound:
         self.window_s = window_s
         self._opened_at = now
         self._for_vim = for_vim
-        #: Whether a previous process of the agent asked: the verdict expires by the wall clock.
-        self.is_resumed = False
         #: The outcome that the host has reported, and its reason; None before that.
         self._reported: tuple[VoteResult, str] | None = None
 
@@ -195,7 +193,6 @@ class FleetRound:
         """
         found = cls(vote=vote, window_s=window_s, now=now - age_s, for_vim=for_vim)
         found.state = FleetRoundState.AWAITED if replied else FleetRoundState.OPENED
-        found.is_resumed = True
         return found
 
     @property
@@ -205,13 +202,8 @@ class FleetRound:
 
     @property
     def ends_at(self) -> float:
-        """When the requester no longer waits for the result."""
+        """When the requester no longer waits for the result: until then a verdict may be sent."""
         return self._opened_at + answer_within_s(self.window_s, for_vim=self._for_vim)
-
-    @property
-    def verdict_until(self) -> float | None:
-        """Until when the verdict may be sent; None for a resumed round (by the wall clock)."""
-        return None if self.is_resumed else self.ends_at
 
     @property
     def is_over(self) -> bool:

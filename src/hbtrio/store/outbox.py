@@ -5,7 +5,8 @@ An alarm may be held back, see :mod:`hbtrio.store.held_alarms`; later entries do
 
 All functions run inside a transaction of the store's worker. ``now`` is the wall clock in seconds
 since the epoch, ``clock`` is trio's. A verdict expires by trio's clock, because the wall clock may
-be set. Only the verdicts of an earlier process, whose clock is gone, expire by the wall clock.
+be set. The clock of an earlier process is gone: :func:`settle_interrupted` converts the time that
+its verdicts have left by the wall clock, once, when the delivery starts.
 """
 
 from __future__ import annotations
@@ -189,8 +190,17 @@ def back_to_queue(
     _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault, now)
 
 
-def settle_interrupted(db: Connection, now: float) -> None:
-    """Settles the entries that were being sent when the last delivery ended, see Store."""
+def settle_interrupted(db: Connection, now: float, clock: float) -> None:
+    """Settles the entries that were being sent when the last delivery ended, see Store.
+
+    Verdicts of an earlier process that are still queued get a deadline on this process's clock, so
+    that the wall clock may be set from now on.
+
+    Args:
+        db: the connection.
+        now: the wall clock.
+        clock: trio's clock.
+    """
     end(
         db,
         "done_at IS NULL AND state = 'sending' AND kind = 'action'",
@@ -206,6 +216,10 @@ def settle_interrupted(db: Connection, now: float) -> None:
         OutboxState.UNDELIVERED,
         "the clock was set back: the VIM may no longer wait",
         now,
+    )
+    db.execute(
+        f"UPDATE outbox SET deadline = expires_at - ? WHERE {BY_WALL_CLOCK} IS NOT NULL",
+        (now - clock,),
     )
     _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED, now)
 

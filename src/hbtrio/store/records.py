@@ -83,7 +83,7 @@ class NewEntry:
         command_id: for an action, the round it answers.
         expires_at: when the entry expires; None for never.
         deadline: the expiry on trio's clock, which takes precedence because the wall clock may be
-            set. None if an earlier process opened the round.
+            set. None if the round was not open in this process.
         hostname: for an alarm, the host that reported it.
         held: whether the alarm is held back until it is released.
     """

@@ -296,10 +296,11 @@ class Store(DaemonStore):
         """Settles the entries that were being sent when the last delivery ended.
 
         Call this before sending starts. A verdict becomes unconfirmed and is never sent again;
-        states and alarms are queued again.
+        states and alarms are queued again. Verdicts that are queued expire by trio's clock from now
+        on, whatever becomes of the wall clock.
         """
-        now = self._now()
-        await self._worker.run(lambda db: outbox.settle_interrupted(db, now))
+        now, clock = self._now(), trio.current_time()
+        await self._worker.run(lambda db: outbox.settle_interrupted(db, now, clock))
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
         """Returns the newest entries in any state, newest first, at most ``PAGE``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
+from support.inline_store import EPOCH
 from support.rounds_cases import AGREES_S, ENDS_S, STOP_NOTICE_S, VOTE_S, agrees_s, history
 from support.scripted_host import VM, ScriptedHost
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+DOWN = NotSent("connection refused")
 
 
 # -- the link is cut at every step ---------------------------------------------------------------
@@ -231,6 +235,36 @@ async def test_the_clock_is_set_back_while_the_agent_is_down(
             why = "the clock was set back: the VIM may no longer wait"
             told = f"{why} [compute-0 reported later: reject: no]"
             assert await history(world) == [("vote", "stop", "error", told)]
+
+
+@pytest.mark.parametrize("back_s", [-7200, 7200])
+@pytest.mark.parametrize("is_queued", [True, False])
+async def test_the_clock_is_set_after_the_agent_was_restarted(
+    tmp_path: Path, is_queued: bool, back_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the earlier agent left, an open vote or its verdict, lapses by the new one's clock."""
+    host = ScriptedHost()
+    host.silent()
+    async with agent_world(tmp_path, vim_next=[DOWN] * 100) as world:
+        await world.bound_host(host=host)
+        await world.ask(Event.STOP, vote=True)
+        if is_queued:
+            await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+            await host.until(lambda: host.waiting == {})
+    await trio.sleep_until(2)
+    async with agent_world(tmp_path, number=1, vim_next=[DOWN] * 100) as world:
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(0.5)
+        monkeypatch.setattr("support.inline_store.EPOCH", EPOCH - timedelta(seconds=back_s))
+        if not is_queued:
+            await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        for at_s, state in ((ENDS_S - 0.1, "queued"), (ENDS_S + 0.1, "undelivered")):
+            await world.at(at_s)
+            outbox = await world.store.outbox()
+            assert [entry.state for entry in outbox if entry.command_id] == [state]
+        world.vim.next = []
+        await trio.sleep(1000)
+        assert world.vim.verdicts == []
 
 
 async def test_the_agent_is_restarted_before_it_has_replied(tmp_path: Path) -> None:

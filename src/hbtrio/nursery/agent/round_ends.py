@@ -166,7 +166,7 @@ class RoundEnds:
             current.machine.outcome_reported(report.result, report.reason)
         # Also of one that has ended here and could not be stored yet: the wall clock may be set.
         opened = current or ending
-        until = None if opened is None else opened.machine.verdict_until
+        until = None if opened is None else opened.machine.ends_at
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdicts.entries(record, result, until)
 
@@ -197,7 +197,7 @@ class RoundEnds:
         record = current.record
         result = RoundResult(record.command_id, end.result, end.reason)
         history = history_of(record, result, self._wall_clock())
-        until = current.machine.verdict_until
+        until = current.machine.ends_at
         entries = self._verdicts.entries(record, result, until) if end.has_verdict else []
         if await retry_forever(lambda: self._store.close_round(result, history, entries)):
             self._history.publish(history)

@@ -39,8 +39,8 @@ class Verdicts:
         Args:
             record: the round.
             result: its result.
-            until: when the VIM's timer ends, on trio's clock; None if this process has not opened
-                the round.
+            until: when the VIM's timer ends, on trio's clock; None if this process does not have
+                the round open.
         """
         # No verdict from the old host of a moved instance: the VIM would take it for the answer of
         # a later step.

@@ -44,8 +44,8 @@ from hbtrio.wire.vim_result import NotSent, SendResult, fault_of
 
 _log = logging.getLogger("hbtrio.vim")
 
-#: Seconds between two queries of the queue at most, even without a wake-up: verdicts of a previous
-#: process expire by the wall clock, which may be set.
+#: Seconds between two queries of the queue at most, even without a wake-up: what other parts have
+#: given up is counted and logged by then.
 _LOOK_S: Final = 30.0
 
 #: Refusals before a stop of this process for longer than this, in seconds, do not count: how long
