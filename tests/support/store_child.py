@@ -23,6 +23,10 @@ from hbtrio.system.boot_clock import boot_clock
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 INSTANCES = 5
+WINDOW_S = 60.0
+
+#: The kind of the history entries of reports; the store adds others.
+REPORTED = "test"
 
 
 def say(*words: object) -> None:
@@ -34,7 +38,10 @@ def now() -> datetime:
 
 
 async def report(store: Store, boot: str) -> None:
-    """One report after another, in turn a verdict, an alarm and a state."""
+    """One report after another, in turn a verdict, an alarm and a state.
+
+    The window of every other verdict is over at once: it is never sent.
+    """
     number = 0
     while True:
         number += 1
@@ -45,12 +52,13 @@ async def report(store: Store, boot: str) -> None:
         entry = NewEntry(kind, uuid, name)
         if kind is OutboxKind.ACTION:
             await store.open_round(
-                RoundRecord(name, uuid, "h", Event.STOP, True, "vim", now(), 60.0)
+                RoundRecord(name, uuid, "h", Event.STOP, True, "vim", now(), WINDOW_S)
             )
             say("opened", name)
             result = RoundResult(name, VoteResult.ACCEPT, "")
-            entry = NewEntry(kind, uuid, name, name, now() + timedelta(seconds=60))
-        history = HistoryEntry(now(), "test", uuid, "h", name)
+            window_s = 0.0 if number % 2 else WINDOW_S
+            entry = NewEntry(kind, uuid, name, name, now() + timedelta(seconds=window_s))
+        history = HistoryEntry(now(), REPORTED, uuid, "h", name)
         assert await store.take_report("h", boot, number, history, [entry], result)
         if number % 7 == 0:
             await store.sync()
