@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +15,7 @@ from hbtrio.wire.vocabulary import (
     NotificationType,
     VoteResult,
 )
+from support.growth import TIMES, assert_linear
 from wire import printed
 
 
@@ -197,10 +196,12 @@ def test_a_name_that_swallows_the_rest_of_its_line_is_no_message() -> None:
     "piece", [b'"name":"', b',"log_msg":"', b',"log_msg" ', b", ", b'{"a":[', b'\\"', b"\xc3"]
 )
 def test_a_line_made_to_be_slow_costs_no_more_than_its_length(piece: bytes) -> None:
-    # Twenty times the longest line that a channel hands on; at least 5 s where the work is
-    # quadratic, a few ms where it is not, so the bound says which without measuring closely.
-    line = b'{"version":3,' + piece * (20 * 4096 // len(piece))
-    before_s = time.process_time()
-    with pytest.raises(MessageError):
-        decode(line)
-    assert time.process_time() - before_s < 1
+    def make(size: int) -> bytes:
+        return b'{"version":3,' + piece * (size // len(piece))
+
+    def refuse(line: bytes) -> None:
+        with pytest.raises(MessageError):
+            decode(line)
+
+    # The larger is ten times the longest line that a channel hands on.
+    assert_linear(make, refuse, 10 * 4096 // TIMES)
