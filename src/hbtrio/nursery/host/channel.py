@@ -29,13 +29,7 @@ from hbtrio.policy.more_time import Extensions
 from hbtrio.policy.reported_voters import ReportedVoters
 from hbtrio.policy.time_guard import BEHIND_S
 from hbtrio.wire.channel_messages import ActionNotify, ChallengeResponse, Init, Message
-from hbtrio.wire.vocabulary import (
-    EVENT_TABLE,
-    Event,
-    ExpectedEffect,
-    NotificationType,
-    window_of,
-)
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, NotificationType, window_of
 
 
 class Channel:
@@ -77,7 +71,8 @@ class Channel:
         #: Publishes a report about the instance.
         self.report = self.reports.publish
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
-        self._counted = False
+        #: The state for which all is done that follows it.
+        self._applied: HeartbeatState | None = None
 
     @property
     def path(self) -> str:
@@ -197,7 +192,8 @@ class Channel:
             self._setup.counts.round_trips.add(beat.round_trip_s)
         if schedule.due != due:
             self._pace(shared=kind is Init)
-        if self.voters.received(message, now) or situation.health is not health:
+        news = kind is not ChallengeResponse and self.voters.received(message, now)
+        if news or situation.health is not health:
             self.changed()
 
     # -- time -------------------------------------------------------------------------------
@@ -316,17 +312,16 @@ class Channel:
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
         state = self._situation.state
-        if state is not self.reports.state:
-            self.reports.note_state()
-        # Every change of this kind has an effect, so a plain answer skips the comparison.
-        if effects and (state in HEARTBEATING) is not self._counted:
-            self._counted = not self._counted
-            self._setup.on_heartbeating(1 if self._counted else -1)
+        # In nearly every beat: all is done that follows the state, and it has no window.
+        is_plain = state is HeartbeatState.HEARTBEATING is self._applied
+        if not is_plain:
+            self.reports.note_state(state)
         for effect in effects:
             # Nearly all effects are this one, and a class pattern takes four times as long.
             if type(effect) is hb.SendToGuest:
                 self.link.send(effect.message)
                 continue
+            is_plain = False
             match effect:
                 case hb.Reconnect(reason):
                     self.link.redial(reason)
@@ -337,6 +332,9 @@ class Channel:
                     self._setup.on_suspicion(self.uuid)
                 case _:
                     self.reports.publish_effect(effect)
+        if is_plain:
+            return
+        self._applied = state
         if self.restart.window is not None and not self.heartbeat.is_expected_back:
             self.restart.close()
         # Whatever ended RESTARTING, the socket is no longer awaited.

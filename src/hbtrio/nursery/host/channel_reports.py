@@ -9,6 +9,7 @@ import trio
 
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
+from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.round import Round
@@ -27,7 +28,7 @@ class ChannelReports:
         setup: takes the reports, and has the callbacks for failures and changes.
     """
 
-    __slots__ = ("_heartbeat", "_setup", "_uuid", "last", "since", "state")
+    __slots__ = ("_counted", "_heartbeat", "_setup", "_uuid", "last", "since", "state")
 
     def __init__(self, uuid: str, heartbeat: Heartbeat, setup: ChannelSetup) -> None:
         #: The newest report, for status.
@@ -35,13 +36,18 @@ class ChannelReports:
         #: The instance's state as it was noted last, and since when it is in it, on trio's clock.
         self.state = heartbeat.state
         self.since = trio.current_time()
+        self._counted = False
         self._uuid = uuid
         self._heartbeat = heartbeat
         self._setup = setup
 
-    def note_state(self) -> None:
-        """Notes that the instance is in another state from now on."""
-        self.state, self.since = self._heartbeat.state, trio.current_time()
+    def note_state(self, state: HeartbeatState) -> None:
+        """Notes in which state the instance is, and counts it while it is heartbeating."""
+        if state is not self.state:
+            self.state, self.since = state, trio.current_time()
+        if (state in HEARTBEATING) is not self._counted:
+            self._counted = not self._counted
+            self._setup.on_heartbeating(1 if self._counted else -1)
 
     def time_of(self, at: float) -> str:
         """Returns the time of day of a time on trio's clock, in whole seconds."""
