@@ -38,6 +38,8 @@ from hbtrio.simulate.order_observations import (
 from hbtrio.simulate.plan_course import PlanCourse
 from hbtrio.simulate.requests import OperatorRequests
 from hbtrio.simulate.schedule import Schedule
+from hbtrio.wire.link_codec import encode_link
+from hbtrio.wire.link_messages import Hello
 
 NAMES = {"u0": "vm0", "u1": "vm1"}
 WISH = {"action": "stop"}
@@ -395,15 +397,17 @@ def sent(command: dict[str, Any]) -> bytes:
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 
-def carried_out(*messages: bytes, refused: bool = False) -> list[str]:
+def carried_out(*messages: bytes, refused: bool = False, said: bytes = b"") -> list[str]:
     """The commands that a host carries out that gets these, and then asks its instance."""
     seen: list[Observation] = []
     watch = BeginWatch(lambda: 7.0, seen.append, lambda *_: 0.0)
     to_host = watch.link_to_host("compute-0")
     for message in messages:
         to_host(message)
+    to_agent = watch.link_to_agent("compute-0")
+    to_agent(said)
     if refused:
-        watch.link_to_agent("compute-0")(b'{"command_id":"c1","ok":false,"reason":"paused"}\n')
+        to_agent(b'{"command_id":"c1","ok":false,"reason":"paused"}\n')
     watch.channel_from_host("u0", "compute-0")(OPENED)
     return [one.request for one in seen if isinstance(one, CarriedOut)]
 
@@ -417,3 +421,9 @@ def test_what_a_host_asks_for_an_action_is_none_of_the_votes_before() -> None:
     assert carried_out(vote, refused=True) == []
     assert carried_out(vote, act) == []
     assert carried_out(act, vote) == ["c1"]
+
+
+@pytest.mark.parametrize(("boot_id", "left"), [("b1", ["c1"]), ("b2", [])])
+def test_what_a_host_was_asked_for_ends_with_its_process(boot_id: str, left: list[str]) -> None:
+    hello = encode_link(Hello(1, "compute-0", "h0", boot_id, "1.0", 0))
+    assert carried_out(sent({"event": "stop", "vote": True}), said=hello) == left

@@ -156,6 +156,7 @@ class ChannelConnection:
             self.end_reason = str(faults.exceptions[0])
         finally:
             self._hub.forget(self._port, self)
+            self._errands.end()  # they may not have run, if ``opened`` has raised
             self._writer = None
 
     def end(self, reason: str) -> None:

@@ -40,6 +40,8 @@ class Errands:
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
         else:
+            # An errand is the connection's, which has these errands: that would be a cycle.
+            self._waiting.clear()
             self._wake()
 
     async def run(self) -> None:
@@ -63,7 +65,6 @@ class Errands:
         finally:
             self.ended = True
             self._nursery = None
-            # An errand is the connection's, which has these errands: that would be a cycle.
             self._waiting.clear()
 
     def _wake(self) -> None:
