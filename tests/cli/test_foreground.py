@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import pytest
 
@@ -76,42 +76,43 @@ def test_it_has_the_signals_as_they_were() -> None:
 
 
 @pytest.fixture
-def trapping() -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """A wrapped command that says what signals it gets."""
+def trapping() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A wrapped command that says what signals it gets, and where it says so."""
     with subprocess.Popen(wrapped("sh", "-c", TRAPS), stdout=subprocess.PIPE) as wrapper:
         assert wrapper.stdout is not None
+        said = wrapper.stdout.fileno()
         try:
-            assert wrapper.stdout.readline() == b"ready\n"
-            yield wrapper, wrapper.stdout
+            assert _read_until(said, "\n") == "ready\n"
+            yield wrapper, said
         finally:
             wrapper.kill()
 
 
-def test_signals_are_passed_on(trapping: tuple[subprocess.Popen[bytes], IO[bytes]]) -> None:
+def test_signals_are_passed_on(trapping: tuple[subprocess.Popen[bytes], int]) -> None:
     wrapper, said = trapping
     for name in ("HUP", "INT", "QUIT", "TERM", "USR1"):
         wrapper.send_signal(signal.Signals[f"SIG{name}"])
-        assert said.readline() == f"{name}\n".encode()
+        assert _read_until(said, "\n") == f"{name}\n"
     wrapper.send_signal(signal.SIGUSR2)
     assert wrapper.wait(SOON_S) == 7
-    assert said.read() == b""
+    assert _read_until(said, None) == ""
 
 
 def test_a_command_whose_wrapper_is_killed_gets_term(
-    trapping: tuple[subprocess.Popen[bytes], IO[bytes]],
+    trapping: tuple[subprocess.Popen[bytes], int],
 ) -> None:
     wrapper, said = trapping
     wrapper.kill()
-    assert said.readline() == b"TERM\n"
+    assert _read_until(said, "\n") == "TERM\n"
     holders = {
         int(pid)
         for pid in os.listdir("/proc")
-        if pid.isdigit() and _holds(int(pid), os.fstat(said.fileno()).st_ino)
+        if pid.isdigit() and _holds(int(pid), os.fstat(said).st_ino)
     }
     # Not what it has forked, and what is about to be another program.
     (child,) = [pid for pid in holders if _parent_of(pid) not in holders]
     os.kill(child, signal.SIGUSR2)
-    assert said.read() == b""
+    assert _read_until(said, None) == ""
 
 
 def _parent_of(pid: int) -> int:
@@ -148,9 +149,17 @@ def test_ctrl_c_reaches_the_command_once() -> None:
         os.close(terminal)
 
 
-def _read_until(terminal: int, word: str) -> str:
+def _read_until(said: int, word: str | None) -> str:
+    """What is said up to a word, or to the end; that takes ``SOON_S`` at most.
+
+    A read without a bound would end not the test but, after three minutes, pytest's process.
+    """
     text, until = "", time.monotonic() + SOON_S
-    while word not in text:
-        assert select.select([terminal], [], [], max(0.0, until - time.monotonic()))[0], text
-        text += os.read(terminal, 4096).decode()
+    while word is None or word not in text:
+        left_s = max(0.0, until - time.monotonic())
+        assert select.select([said], [], [], left_s)[0], f"not more than {text!r}"
+        data = os.read(said, 4096).decode()
+        if not data:
+            break
+        text += data
     return text
