@@ -13,7 +13,7 @@ import attrs
 
 from hbtrio.simulate.observations import CarriedOut, Observation
 from hbtrio.simulate.order_observations import Refused
-from hbtrio.simulate.reject_watch import Feed, read_lines
+from hbtrio.simulate.reject_watch import Feed, both, read_lines
 from hbtrio.wire.link_messages import VIM
 
 #: Returns when the clock of a host's process shows a time, in seconds of the run; of a process that
@@ -37,6 +37,7 @@ class _Command:
     command_id: str
     begin_by_s: float
     who: str
+    boot_id: str
 
 
 class BeginWatch:
@@ -74,12 +75,19 @@ class BeginWatch:
             if "vote" in message and begin_by_s is not None:
                 key = host, message["uuid"], message["event"], bool(message["vote"])
                 at_s = self._when(host, message["boot_id"], begin_by_s)
-                self._commands[key] = _Command(message["command_id"], at_s, message.get("who", VIM))
+                self._commands[key] = _Command(
+                    message["command_id"], at_s, message.get("who", VIM), message["boot_id"]
+                )
 
         return read_lines(b'"begin_by_s"', commanded)
 
     def link_to_agent(self, host: str) -> Feed:
         """Reads what arrives at the agent from the daemon of a host."""
+
+        def greeted(message: dict[str, Any]) -> None:
+            # What a process had been asked for and had not begun ends with it.
+            boot_id = message["boot_id"]
+            self._forget(lambda key, command: key[0] == host and command.boot_id != boot_id)
 
         def answered(message: dict[str, Any]) -> None:
             if message.get("ok", True):
@@ -89,7 +97,7 @@ class BeginWatch:
             if message.get("reason", "").startswith(_EXPIRED):
                 self._observe(Refused(self._now(), host, refused))
 
-        return read_lines(b'"ok":false', answered)
+        return both(read_lines(b'"type":"hello"', greeted), read_lines(b'"ok":false', answered))
 
     def channel_from_host(self, uuid: str, host: str) -> Feed:
         """Reads what the daemon of a host writes to an instance."""
