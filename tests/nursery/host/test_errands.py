@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -82,6 +84,15 @@ async def test_it_ends_without_errands(waits: bool) -> None:
         await wait_all_tasks_blocked()
         assert nursery.child_tasks == frozenset()
     assert not errand.was_cancelled
+
+
+async def test_what_never_ran_is_not_kept() -> None:
+    errands, errand = Errands(), Errand()
+    errands.start_soon(errand)
+    known = weakref.ref(errand)
+    errands.end()
+    del errand
+    assert known() is None
 
 
 async def test_one_that_fails_ends_the_others_and_is_raised() -> None:
