@@ -84,6 +84,16 @@ async def test_one_that_rejects_is_asked_again(tmp_path: Path) -> None:
         assert await over(run) == "drained"
 
 
+@pytest.mark.parametrize("reason", ["group db: not now", "groups: none", "groupware: busy"])
+async def test_a_guest_that_speaks_of_groups_has_rejected_all_the_same(
+    tmp_path: Path, reason: str
+) -> None:
+    async with drained_fleet(tmp_path) as (world, guests):
+        guests[0].reply = rejects(reason)
+        called = await call(world.api.path, *MIGRATE, "--on-reject", "force", "--parallel", "3")
+        assert called.status == ExitStatus.DONE
+
+
 async def test_one_that_withdraws_its_reject_is_asked_at_once(tmp_path: Path) -> None:
     async with drained_fleet(tmp_path) as (world, guests):
         guests[0].reply = rejects()

@@ -192,11 +192,13 @@ class DrainRun:
         if self.machine.items[uuid].state is not before:
             self._changed(uuid)
 
-    def ended(self, uuid: str, outcome: ActionState, reason: str, *, called_off: bool) -> None:
-        """Takes the end of the action on an instance."""
+    def ended(
+        self, uuid: str, outcome: ActionState, reason: str, *, called_off: bool, denied: bool
+    ) -> None:
+        """Takes the end of the action on an instance; ``denied``: a group forbids it."""
         if called_off and outcome is ActionState.FAILED:
             self.machine.called_off(uuid, reason)
-        elif outcome is ActionState.REJECTED and reason.startswith("group"):
+        elif outcome is ActionState.REJECTED and denied:
             self.machine.blocked(uuid, reason, self._site.now())
         else:
             self.machine.ended(uuid, outcome, reason, self._site.now())

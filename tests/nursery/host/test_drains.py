@@ -134,6 +134,19 @@ async def test_forced_and_aborted(store: MemoryStore) -> None:
         assert run.record.reason == "vm-1 rejects: a backup runs"
 
 
+@pytest.mark.parametrize("reason", ["group db: not now", "groups: none", "groupware: busy"])
+async def test_a_guest_that_speaks_of_groups_has_rejected_all_the_same(
+    store: MemoryStore, reason: str
+) -> None:
+    async with drained_host(store, 1) as (world, (guest,)):
+        guest.reply = rejects(reason)
+        rules = DrainRules(on_reject=OnReject.SKIP)
+        assert await over(world.host.drains.start(plan(rules=rules), "uid 0")) == "incomplete"
+        await world.sleep(1)
+        rules = DrainRules(on_reject=OnReject.FORCE)
+        assert await over(world.host.drains.start(plan(rules=rules), "uid 0"), 10) == "drained"
+
+
 async def test_its_votes_and_notices_carry_its_name(store: MemoryStore) -> None:
     async with drained_host(store, 1) as (world, _):
         run = world.host.drains.start(plan(), "uid 0")

@@ -36,6 +36,10 @@ _ENDS: Final[Mapping[object, ActionState]] = {
 }
 
 
+#: How the reason of a group begins.
+_OF_GROUPS: Final = ("group ", "groups: ")
+
+
 class DrainedActions:
     """The actions of drains that hosts have begun.
 
@@ -74,17 +78,22 @@ class DrainedActions:
 
     async def _follow(self, run: DrainRun, action: FleetAction) -> None:
         try:
-            last = await self._last_line(run, action)
+            last, denied = await self._last_line(run, action)
         finally:
             del self._begun[run.record.id, action.uuid]
         # Without a checkpoint between: both are in one transaction.
-        _ended(run, action, last)
+        _ended(run, action, last, denied=denied)
         if action.outcome is not None:
             self._kept.entry(action.outcome)
 
-    async def _last_line(self, run: DrainRun, action: FleetAction) -> ProgressLine:
-        """Returns the line with the outcome once the action is over and its outcome recorded."""
+    async def _last_line(self, run: DrainRun, action: FleetAction) -> tuple[ProgressLine, bool]:
+        """Returns the line with the outcome once the action is over and its outcome recorded.
+
+        And whether a group forbids it. Of an action that was followed again after its end only the
+        reason is known.
+        """
         uuid, is_performed = action.uuid, False
+        step = ""
         last = ProgressLine(step="lost", reason="it ended without an outcome")
         session = self._fleet.sessions.get(action.hostname)
         async with aclosing(action.lines.watch()) as lines:
@@ -97,23 +106,25 @@ class DrainedActions:
                     self.call_off(run.record.id, uuid, run.record.reason)
                 if line.step in ("end", "lost"):
                     last = line
-                elif line.step == "notice" and not is_performed:
+                    continue
+                step = line.step
+                if line.step == "notice" and not is_performed:
                     run.stepped(uuid, ActionState.PREPARING)
                 elif line.step in _STEPS and not line.waiting:
                     is_performed = True
                     run.stepped(uuid, _STEPS[line.step])
-        return last
+        return last, step == "group" or (not step and str(last.reason).startswith(_OF_GROUPS))
 
 
-def _ended(run: DrainRun, action: FleetAction, last: ProgressLine) -> None:
+def _ended(run: DrainRun, action: FleetAction, last: ProgressLine, *, denied: bool) -> None:
     if last.step == "end":
         outcome = _ENDS.get(last.outcome, ActionState.FAILED)
         reason = str(last.reason or "")
         is_stopped = run.machine.phase is not DrainPhase.RUNNING
         called_off = is_stopped and reason == run.record.reason[:MAX_REASON]
-        run.ended(action.uuid, outcome, reason, called_off=called_off)
+        run.ended(action.uuid, outcome, reason, called_off=called_off, denied=denied)
     elif action.is_unbegun:
         run.unbegun(action.uuid)
     else:
         reason = f"the outcome is unknown: {last.reason}"
-        run.ended(action.uuid, ActionState.FAILED, reason, called_off=False)
+        run.ended(action.uuid, ActionState.FAILED, reason, called_off=False, denied=False)

@@ -118,7 +118,8 @@ class HostDrains:
         if run := self.runs.get(action.record.drain):
             # A programming error may have ended it at any step.
             state = action.state if action.state in _ENDED else ActionState.FAILED
-            run.ended(action.uuid, state, action.reason, called_off=action.is_called_off)
+            called_off, denied = action.is_called_off, bool(action.denial)
+            run.ended(action.uuid, state, action.reason, called_off=called_off, denied=denied)
 
     def planned_at(self, action: ActionRecord) -> int:
         """Returns when a planned action is forced; see :class:`ActionDrains`."""
