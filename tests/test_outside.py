@@ -165,7 +165,7 @@ EXCEPTED: Final = {
         "trio.lowlevel.current_trio_token",
         _WORLD + "what that thread has to say",
     ),
-    "store/postgres.py": ("threading", _WORLD + "the database of a store"),
+    "store/postgres.py": ("os socket threading", _WORLD + "the database of a store"),
     "store/worker.py": (
         "threading trio.lowlevel.current_trio_token trio.to_thread",
         _WORLD + "the thread of a store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hbtrio.store.lease import Lease
 from hbtrio.store.postgres import open_postgres
 from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.system.boot_clock import boot_clock
-from support.postgres import Server
+from support.postgres import Server, postgres_server
 from support.real_agent import RealAgent, real_agent
 from support.real_processes import SOON_S
 from support.scripted_host import HOST_UUID, HOSTNAME, VM
@@ -88,7 +89,23 @@ async def test_one_that_ends_leaves_at_once(postgres: Server, home: Path) -> Non
         assert await second.daemon.stop() == 0
 
 
-async def test_one_that_has_lost_its_connection_ends(postgres: Server, home: Path) -> None:
+async def until_it_says(agent: RealAgent, text: str, times: int = 1) -> None:
+    """Waits until its log has a text as often."""
+    with trio.fail_after(SOON_S):
+        while agent.log.count(text) < times:  # noqa: ASYNC110 - a file tells nobody
+            await trio.sleep(0.05)
+
+
+async def vote(agent: RealAgent) -> int:
+    """How the VIM's vote is answered; -1 if nobody answers."""
+    about = {"uuid": VM, "event": "vote", "action": "stop"}
+    try:
+        return int((await agent.ask("POST", f"/v1/instances/{VM}/vote", about)).status)
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+async def test_one_that_has_lost_its_connection_begins_again(postgres: Server, home: Path) -> None:
     url = postgres.schema()
     async with real_agent(home, url=url) as agent:
         await introduce(agent)
@@ -97,8 +114,39 @@ async def test_one_that_has_lost_its_connection_ends(postgres: Server, home: Pat
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'hbtrio-agent'"
             )
-        assert await ended(agent) == "the agent ended unexpectedly with status 1"
+        await until_it_says(agent, "votes and notices are refused until the database is back")
         assert "the connection is lost" in agent.log
-    async with real_agent(home, url=url) as agent:
+        await until_it_says(agent, "agent controller-0: hosts at", 2)
         assert await knows_the_instance(agent)
+        await agent.host()
+        [line] = (await agent.operate("GET", "/v1/status"))["hosts"]
+        assert line["link"] == "up"
+        assert await agent.daemon.stop() == 0
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server of its own; before ``home``, into which its user can't look."""
+    with postgres_server() as server:
+        yield server
+        server.thaw()
+
+
+async def test_while_the_database_is_away_votes_are_refused(own_server: Server, home: Path) -> None:
+    """Its server answers nothing, neither to the session nor to a new one."""
+    async with real_agent(home, url=own_server.schema()) as agent:
+        await introduce(agent)
+        own_server.freeze()
+        await until_it_says(agent, "votes and notices are refused until the database is back")
+        with trio.fail_after(SOON_S):
+            while (status := await vote(agent)) != 503:
+                assert status == -1
+                await trio.sleep(0.05)
+        told = await agent.operate("GET", "/v1/status")
+        assert "the lease of the database could not be renewed" in told["agent"]["store_fault"]
+        assert [one["hostname"] for one in told["hosts"]] == [HOSTNAME]
+        own_server.thaw()
+        await until_it_says(agent, "agent controller-0: hosts at", 2)
+        assert await knows_the_instance(agent)
+        assert (await agent.operate("GET", "/v1/status"))["agent"]["store_fault"] == ""
         assert await agent.daemon.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -167,8 +168,22 @@ def test_a_lone_server_is_warned_of(
         # There is none: nobody may wait for it.
         local = _SESSION.replace("synchronous_commit = on", "synchronous_commit = local")
         monkeypatch.setattr("hbtrio.store.postgres._SESSION", local)
+        entering = "SET synchronous_commit = local"
+        monkeypatch.setattr("hbtrio.store.postgres._ENTERING", entering)
         opened(url).close()
         assert caplog.records == []
+
+
+@pytest.mark.processes
+def test_a_start_does_not_wait_for_ever_for_a_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hbtrio.store.postgres._ENTER_S", 0.1)
+    with postgres_server("synchronous_standby_names=one") as server:
+        with psycopg.connect(server.url, autocommit=True) as other:
+            other.execute("SET synchronous_commit = local; CREATE SCHEMA hung")
+        text, status = refused(f"{server.url}&options=-csearch_path%3Dhung")
+        assert status is ExitStatus.FAILED
+        assert "the connection is lost" in text
+        server.process.send_signal(signal.SIGQUIT)
 
 
 # -- what is kept ----------------------------------------------------------------------------------

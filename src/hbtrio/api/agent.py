@@ -119,6 +119,31 @@ def agent_api(
     return OperatorAdmission(api_parts.application(routes), token, local=local)
 
 
+def agent_api_away(
+    agent: Agent, *, token: Callable[[], str] | None = None, local: bool = True
+) -> OperatorAdmission:
+    """The operator API while the agent has no store: its status from memory, else 503.
+
+    Args:
+        agent: the agent as it was; it has ended.
+        token: see :func:`agent_api`.
+        local: see :func:`agent_api`.
+    """
+    api = _AgentApi(agent, agent.actions, local=local)
+    routes = [
+        *page_routes(),
+        Route("/v1/status", api.status, methods=["GET"]),
+        Route("/v1/clock", api.clock, methods=["GET"]),
+        Route("/v1/tree", tree_reply, methods=["GET"]),
+        Route("/metrics", api.metrics, methods=["GET"]),
+        Route("/openapi.json", api.openapi, methods=["GET"]),
+    ]
+    app = api_parts.application(routes)
+    app.router.redirect_slashes = False
+    app.router.default = api_parts.failure(503, f"the store can't be reached: {agent.store.fault}")
+    return OperatorAdmission(app, token, local=local)
+
+
 class _AgentApi:
     def __init__(self, agent: Agent, actions: AgentActions, *, local: bool) -> None:
         self._agent = agent

@@ -75,6 +75,19 @@ def vim_api(agent: Agent, *, token: Callable[[], str] | None = None) -> VimAdmis
     return VimAdmission(app, token)
 
 
+def vim_api_away(*, token: Callable[[], str] | None = None) -> VimAdmission:
+    """The VIM's API while the agent has no store: 503 for each request, which is no consent."""
+    app = Starlette()
+    app.router.redirect_slashes = False
+    app.router.default = _away
+    return VimAdmission(app, token)
+
+
+async def _away(scope: Scope, receive: Receive, send: Send) -> None:
+    response = JSONResponse({"status": "fail", "reason": "the store can't be reached"}, 503)
+    await response(scope, receive, send)
+
+
 async def _failed(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # A method that no route has: as deployed, that is a wrong path.

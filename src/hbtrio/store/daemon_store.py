@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import ClassVar, Final, Self
 
+import trio
+
 from hbtrio.store import history
 from hbtrio.store.database import open_database
 from hbtrio.store.faults import StoreLost
-from hbtrio.store.lease import Lease
+from hbtrio.store.lease import RENEW_S, Lease
 from hbtrio.store.migration import Schema
 from hbtrio.store.records import HistoryRecord
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
@@ -39,6 +42,8 @@ class DaemonStore:
         lease: Lease | None = None,
     ) -> None:
         self._worker = Watched(worker, lease)
+        #: Whether it may be opened again by the same process, which is to forget what it has read.
+        self.is_in_sessions = lease is not None
         self._wall_clock = wall_clock
 
     @classmethod
@@ -70,9 +75,13 @@ class DaemonStore:
     async def unsure(self) -> None:
         """Waits until it is unknown what is stored, as a sync failed or the connection is lost.
 
-        The kernel reports a lost write only once, so the daemon has to restart to find out.
+        The kernel reports a lost write only once, so the daemon has to read everything again to
+        find out. A lease that is over while nothing answers is noticed as well.
         """
-        await self._worker.is_unsure.wait()
+        while not self.is_unsure:
+            with trio.move_on_after(RENEW_S if self.is_in_sessions else math.inf):
+                await self._worker.is_unsure.wait()
+            self.note_lease()
 
     async def files_fault(self) -> str:
         """Returns what happened to the store's files while they are open; "" if nothing did.

@@ -13,8 +13,8 @@ class StoreFault(Exception):
 class StoreLost(StoreFault):
     """The connection to the database is lost, and whatever is asked of it from now on fails.
 
-    Whether a transaction that was being committed has been is not known; only a new start of the
-    daemon, which reads everything again, finds out.
+    Whether a transaction that was being committed has been is not known; only a new session, which
+    reads everything again, or a new start of the daemon finds out.
     """
 
 

@@ -39,6 +39,8 @@ class Lease:
     def __init__(self, clock: Callable[[], float]) -> None:
         #: Called once, in the thread that renews, when the lease is lost.
         self.on_lost: Callable[[], object] = _nothing
+        #: The epoch for which it was given; None: it was not yet.
+        self.epoch: int | None = None
         self._clock = clock
         self._until = -math.inf
         self._fault: StoreLost | None = None
@@ -81,10 +83,14 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
-    def end(self) -> None:
-        """Ends the thread, after a renewal that is under way."""
+    def end(self) -> bool:
+        """Ends the thread, after a renewal that is under way if that ends within a second.
+
+        Returns whether it has ended.
+        """
         self._ended.set()
-        self._thread.join()
+        self._thread.join(RENEW_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._ended.wait(RENEW_S):

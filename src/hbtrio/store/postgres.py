@@ -12,9 +12,11 @@ One agent at a time works on a database, see :mod:`hbtrio.store.lease`.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -62,6 +64,12 @@ _SESSION: Final = """
     SET enable_sort = off;
 """
 
+#: What a failover loses of a migration is done again by the next session.
+_MIGRATING: Final = "SET synchronous_commit = local"
+
+#: An epoch is never given twice.
+_ENTERING: Final = "SET synchronous_commit = on"
+
 #: Commits don't wait for the disk. An agent that is stopped within a transaction may not keep its
 #: rows locked for longer than its lease.
 _WORKING: Final = """
@@ -71,6 +79,10 @@ _WORKING: Final = """
 
 #: How long an agent that opens the database waits for another one that does, in milliseconds.
 _LOCK_MS: Final = 5000
+
+#: How long the database may take to give a lease, in seconds. A commit that waits for a hung
+#: standby ignores ``statement_timeout``, and one that is cancelled there reports success.
+_ENTER_S: Final = 10.0
 
 
 class PostgresDatabase:
@@ -144,9 +156,15 @@ class PostgresDatabase:
         if not is_renewed:
             raise StoreFenced("another agent has taken over")
 
+    def at_most(self, seconds: float) -> AbstractContextManager[None]:
+        """Ends the connections if the block takes longer: what waits for the server fails then."""
+        return _at_most(seconds, self._working, self._syncing, self._renewing)
+
     def close(self) -> None:
         """Ends the lease and closes the connections."""
-        self._keeper.end()
+        if not self._keeper.end():
+            _hang_up(self._renewing)
+            self._keeper.end()
         with suppress(StoreFault):
             postgres_agents.leave(self.db, self._agent, self._epoch)
         self._renewing.close()
@@ -155,7 +173,9 @@ class PostgresDatabase:
             self._syncing.close()
 
 
-def open_postgres(url: str, schema: Schema, agent: str, lease: Lease) -> PostgresDatabase:
+def open_postgres(
+    url: str, schema: Schema, agent: str, lease: Lease, after: int | None = None
+) -> PostgresDatabase:
     """Opens the database, migrates an older or empty one, and takes a lease.
 
     Args:
@@ -163,13 +183,15 @@ def open_postgres(url: str, schema: Schema, agent: str, lease: Lease) -> Postgre
         schema: what it shall have.
         agent: the agent's name.
         lease: counts the lease.
+        after: the epoch of the agent's last session, which it has lost; None: it had none.
 
     Raises:
-        UserError: UNREACHABLE if no server that can be written answers, or it refuses the user or
-            the database's name, which libpq doesn't tell apart; DENIED if the user may not create
-            tables; IN_USE if another agent has the database; USAGE if the URL is faulty, or the
-            database is another program's, of a newer hbtrio, or not in UTF-8, or the server too
-            old.
+        UserError: FENCED if another agent has worked on it since that session; UNREACHABLE if no
+            server that can be written answers, or it refuses the user or the database's name,
+            which libpq doesn't tell apart; DENIED if the user may not create tables; IN_USE if
+            another agent has the database; FAILED if it gives no lease in time; USAGE if the URL is
+            faulty, or the database is another program's, of a newer hbtrio, or not in UTF-8, or
+            the server too old.
     """
     place = without_options(url)
     with ExitStack() as opened:
@@ -178,18 +200,23 @@ def open_postgres(url: str, schema: Schema, agent: str, lease: Lease) -> Postgre
             _check_server(working, place)
             db = PostgresConnection(working)
             with _one_at_a_time(working, schema.owner):
+                working.execute(_MIGRATING)
                 migrate(db, schema)
+                working.execute(_ENTERING)
                 asked_at = lease.now()
-                epoch = postgres_agents.enter(db, agent)
+                with _at_most(_ENTER_S, working):
+                    epoch = lease.epoch = postgres_agents.enter(db, agent, after)
                 lease.renewed(asked_at)
+                working.execute(_WORKING)
                 for statement in schema.at_start:
                     db.execute(statement)
-            working.execute(_WORKING)
             _warn_of_lone_server(working, place)
         except DatabaseInUseError as error:
             raise UserError(f"{place}: {error}", ExitStatus.IN_USE) from None
         except ForeignDatabaseError as error:
             raise UserError(f"{place}: {error}") from error
+        except StoreFenced as fault:
+            raise UserError(f"{place}: {fault}", ExitStatus.FENCED) from fault
         except StoreFault as fault:
             raise UserError(f"{place}: {fault}", ExitStatus.FAILED) from fault
         except psycopg.Error as error:
@@ -208,6 +235,29 @@ def _connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
         connection.close()
         raise
     return connection
+
+
+def _hang_up(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Ends a connection whose user, in another thread, waits for the server."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as one:
+        one.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _at_most(seconds: float, *connections: psycopg.Connection[tuple[Any, ...]]) -> Iterator[None]:
+    """Ends connections if the block takes longer."""
+
+    def hang_up() -> None:
+        for connection in connections:
+            _hang_up(connection)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check_server(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg.sql
 
 from hbtrio import __version__
+from hbtrio.store.faults import StoreFenced
 from hbtrio.store.lease import LEASE_S
 from hbtrio.store.sql import Connection, changed, rows
 
@@ -25,14 +26,24 @@ class DatabaseInUseError(Exception):
     """Another agent has a lease of the database."""
 
 
-def enter(db: Connection, agent: str) -> int:
+def enter(db: Connection, agent: str, after: int | None = None) -> int:
     """Gives an agent a lease and fences all others that have none any more; returns its epoch.
+
+    Args:
+        db: the database.
+        agent: the agent's name.
+        after: the epoch of its last session, which it has lost; None: it had none.
 
     Raises:
         DatabaseInUseError: nothing was changed.
+        StoreFenced: another agent has worked on the database since; nothing was changed.
     """
     db.execute("BEGIN")
     try:
+        own = rows(db, "SELECT epoch FROM agents WHERE name = ? FOR UPDATE", agent)
+        # A failover may have lost the last epochs.
+        if after is not None and own and own[0][0] > after:
+            raise StoreFenced("another agent has taken over")
         others = rows(
             db,
             "SELECT name, lease_until > clock_timestamp() FROM agents WHERE name <> ?"

@@ -19,7 +19,7 @@ from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.tls_files import client_files
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
-from hbtrio.store.places import open_store
+from hbtrio.store.places import LastSession, open_store
 from hbtrio.system.boot_clock import boot_clock, process_clock
 from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.open_files import allow_descriptors
@@ -53,6 +53,7 @@ def open_agent_world(config: AgentConfig, file: str) -> Iterator[AgentWorld]:
                 local_time,
                 agent=config.name,
                 clock=boot_clock,
+                last=LastSession(),
             ),
             vim=_vim_client(config.vim, file, files) if config.vim.url else None,
             signals=receive_signals,
