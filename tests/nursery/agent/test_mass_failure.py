@@ -690,6 +690,31 @@ async def test_an_end_in_the_interval_of_reflection(tmp_path: Path, lost: int, a
         assert (alarmed(world) == []) is alarm
 
 
+@pytest.mark.parametrize(("lost", "alarm"), [(2, False), (3, True)])
+async def test_an_end_in_that_interval_and_a_disk_that_is_full_at_the_start(
+    tmp_path: Path, lost: int, alarm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent starts all the same: what is due of the alarms waits for the disk."""
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host(host=FailingHost(4))
+        await host.loses_at_once(*names(lost))
+        await world.at(0.5)
+
+    async def refuses(*_: object) -> int:
+        raise StoreFault("database or disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(HeldAlarms, "let_go", refuses)
+        full.setattr(HeldAlarms, "hold", refuses)
+        async with agent_world(tmp_path, number=1) as world:
+            await world.at(10)
+            assert await kinds(world, "host-alarm") == alarmed(world) == []
+            full.undo()
+            await world.at(100)
+            assert (await kinds(world, "host-alarm") != []) is alarm
+            assert (alarmed(world) == []) is alarm
+
+
 async def test_a_disk_that_fails_delays_and_loses_nothing(world: AgentWorld) -> None:
     host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))

@@ -110,8 +110,11 @@ class MassFailureGuard:
         Raises:
             StoreFault: the held alarms can't be read at the start.
         """
-        await self._restore()
+        due = await self._restore()
         async with trio.open_nursery() as nursery:
+            # A disk that takes nothing at the moment delays them, and not the start.
+            for host, effect in due:
+                nursery.start_soon(self._carry_out_due, host, effect)
             task_status.started()
             while True:
                 for host in self._hosts.values():
@@ -279,7 +282,9 @@ class MassFailureGuard:
             )
         return self._hosts[hostname]
 
-    async def _restore(self) -> None:
+    async def _restore(self) -> list[tuple[HostAlarms, HostAlarmEffect]]:
+        """Takes up what is held; returns what is due of alarms that waited without a hold."""
+        due: list[tuple[HostAlarms, HostAlarmEffect]] = []
         found = await self._held.all()
         for record in found.holds:
             host = self._host(record.hostname)
@@ -291,14 +296,14 @@ class MassFailureGuard:
                 continue
             # The agent ended during the interval in which it waits for further failures.
             if self.hold(hostname) is None:
+                host = self._host(hostname)
                 total = max(len(self._fleet.bound_to(hostname)), len(uuids))
                 if total >= self._settings.minimum and len(uuids) > self._settings.share * total:
                     reason = f"{len(uuids)} of {total} instances had failed when the agent ended"
-                    host = self._host(hostname)
-                    alarm = host.raise_alarm(reason, self._wall_clock(), uuids)
-                    await self._carry_out(host, [alarm])
+                    due.append((host, host.raise_alarm(reason, self._wall_clock(), uuids)))
                 else:
-                    await self._holds.let_go(hostname, uuids)
+                    due += [(host, LetGo(uuid)) for uuid in sorted(uuids)]
+        return due
 
     async def _carry_out(self, host: HostAlarms, effects: Iterable[HostAlarmEffect]) -> None:
         hostname = host.hostname
