@@ -16,6 +16,7 @@ from hbtrio.store.faults import StoreLost
 from hbtrio.store.lease import RENEW_S, Lease
 from hbtrio.store.migration import Schema
 from hbtrio.store.records import HistoryRecord
+from hbtrio.store.recovery import Recovery
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
 
 #: The most rows that one call returns of an unbounded list.
@@ -82,6 +83,11 @@ class DaemonStore:
             with trio.move_on_after(RENEW_S if self.is_in_sessions else math.inf):
                 await self._worker.is_unsure.wait()
             self.note_lease()
+
+    @property
+    def recovery(self) -> Recovery:
+        """What those wait for whose work has failed."""
+        return self._worker.recovery
 
     async def files_fault(self) -> str:
         """Returns what happened to the store's files while they are open; "" if nothing did.

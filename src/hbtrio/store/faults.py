@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from hbtrio.store.recovery import Recovery
+
 
 class StoreFault(Exception):
     """The database can't be read or written, as on a full disk, or has a damaged row.
 
     Nothing was changed.
     """
+
+    #: Waits until another attempt is worth it. One of its own for a fault that no store has raised.
+    recovery: Recovery
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.recovery = Recovery()
 
 
 class StoreLost(StoreFault):

@@ -17,12 +17,19 @@ T = TypeVar("T")
 
 
 async def retry_forever(step: Callable[[], Awaitable[T]]) -> T:
-    """Retries a store operation, with delays of 1 to 60 s, until it succeeds or is cancelled."""
-    backoff = Backoff()
+    """Retries a store operation until it succeeds or is cancelled.
+
+    It is tried again when the store works again, and before that in turn with all others that wait
+    for the store, see :mod:`hbtrio.store.recovery`. Its fault is logged after 1, 2, 4 s and so on,
+    up to every 60 s.
+    """
+    backoff, logged_again_at = Backoff(), trio.current_time()
     while True:
         try:
             return await step()
         except StoreFault as fault:
-            delay_s = backoff.next_delay_s()
-            _log.error("store: %s; retrying in %g s", fault, delay_s)
-            await trio.sleep(delay_s)
+            now = trio.current_time()
+            if now >= logged_again_at:
+                _log.error("store: %s; trying again until it works", fault)
+                logged_again_at = now + backoff.next_delay_s()
+            await fault.recovery.wait()

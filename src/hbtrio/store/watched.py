@@ -9,6 +9,7 @@ import trio
 
 from hbtrio.store.faults import StoreFault, StoreFenced, StoreLost
 from hbtrio.store.lease import Lease
+from hbtrio.store.recovery import Recovery
 from hbtrio.store.sql import Connection
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class Watched:
     def __init__(self, worker: StoreWorker, lease: Lease | None = None) -> None:
         #: Why the last work failed; "" after the next successful write.
         self.fault = ""
+        #: What those wait for whose work has failed; a fault that this raises has it too.
+        self.recovery = Recovery()
         #: Why it is unknown what is stored, for the rest of the process; else "".
         self.unsure = ""
         #: Set together with ``unsure``.
@@ -94,15 +97,17 @@ class Watched:
 
         try:
             result = await self._worker.run(watched)
-        except StoreLost as fault:
-            self._doubt(fault)
-            raise
         except StoreFault as fault:
-            self.fault = str(fault)
+            fault.recovery = self.recovery
+            if isinstance(fault, StoreLost):
+                self._doubt(fault)
+            else:
+                self.fault = str(fault)
             raise
         self.check_lease()
-        if wrote:
+        if wrote and self.fault:
             self.fault = ""
+            self.recovery.works()
         return result
 
     async def sync(self) -> None:
@@ -110,6 +115,7 @@ class Watched:
         try:
             await self._worker.sync()
         except StoreFault as fault:
+            fault.recovery = self.recovery
             self._doubt(fault)
             raise
         self.check_lease()

@@ -16,6 +16,7 @@ from hbtrio.nursery.host import unwritten
 from hbtrio.nursery.host.memory import (
     HUNG_S,
     NO_DIRECTORY,
+    OPEN_S,
     PAUSE_S,
     STEP_S,
     HostMemory,
@@ -29,6 +30,7 @@ from hbtrio.store.host_records import (
     Recollection,
 )
 from hbtrio.store.records import HistoryEntry
+from hbtrio.store.recovery import TRY_S
 from hbtrio.wire.vocabulary import ActionName
 from support.inline_store import EPOCH, wall_clock
 from support.memory_store import MemoryStore, memory_store
@@ -153,7 +155,7 @@ async def test_a_full_disk(disk: MemoryStore, caplog: pytest.LogCaptureFixture) 
         memory.know(known())
         memory.know(known("u2"))
         memory.record(entry("first"))
-        await trio.sleep(10)
+        await trio.sleep(600)
         assert memory.fault == "database or disk is full"
         assert not await memory.put_action(ACTION)
         with pytest.raises(NotKept, match="full"):
@@ -161,7 +163,8 @@ async def test_a_full_disk(disk: MemoryStore, caplog: pytest.LogCaptureFixture) 
         memory.know(known(state="waiting"))
         memory.record(entry("second"))
         disk.worker.fault = ""
-        await trio.sleep(61)
+        # However long it was full.
+        await trio.sleep(TRY_S)
         assert memory.fault == ""
         assert [one.entry.reason for one in await memory.history(10)] == ["second", "first"]
     assert [one.state for one in (await disk.recall()).instances] == ["waiting", "heartbeating"]
@@ -171,6 +174,18 @@ async def test_a_full_disk(disk: MemoryStore, caplog: pytest.LogCaptureFixture) 
         " time after a restart",
         "/var/host.db: can be written again",
     ]
+
+
+async def test_a_store_that_can_not_be_opened_for_long_is_opened_soon(disk: MemoryStore) -> None:
+    disk.refusals = 1000
+    memory = disk.memory()
+    async with remembering(memory, ignore):
+        memory.know(known())
+        await trio.sleep(605)
+        disk.refusals = 0
+        await trio.sleep(OPEN_S + 1)
+        assert memory.fault == ""
+    assert (await disk.recall()).instances == (known(),)
 
 
 async def test_a_store_that_can_not_be_opened_is_tried_again(disk: MemoryStore) -> None:

@@ -22,9 +22,6 @@ from hbtrio.store.worker import StoreFault
 
 _log = logging.getLogger("hbtrio.drain")
 
-#: Seconds until a store that has failed is tried again.
-_AGAIN_S: Final = 1.0
-
 #: Entries of the history that wait for a store that fails; the oldest gives way.
 WAITING: Final = 1000
 
@@ -81,7 +78,7 @@ class KeptDrains:
             await self._unwritten.wait()
             if not await self.write():
                 self._unwritten.set()
-                await trio.sleep(_AGAIN_S)
+                await self._store.recovery.wait()
 
     async def write(self) -> bool:
         """Writes what has changed now; returns whether that is stored. If not, it is later."""

@@ -31,7 +31,6 @@ from hbtrio.fsm.delivery import (
     RestInstance,
 )
 from hbtrio.nursery.wakeup import WakeUp
-from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.vim_attempts import Reach, VimAttempts
 from hbtrio.policy.vim_pace import LEAST
@@ -51,9 +50,6 @@ _LOOK_S: Final = 30.0
 #: Refusals before a stop of this process for longer than this, in seconds, do not count: how long
 #: the VIM refuses an entry is known only from attempts.
 _STOPPED_S: Final = 60.0
-
-#: Seconds that an entry waits if the store could not mark it, such as with a full disk.
-_STORE_S: Final = 1.0
 
 
 class VimTransport(Protocol):
@@ -165,18 +161,9 @@ class VimDelivery:
         """
         self._attempts.forget_all()
         await retry_forever(self._store.settle_interrupted)
-        backoff = Backoff()
         async with trio.open_nursery() as nursery:
             while True:
-                try:
-                    wait_s = await self._start_ready(nursery, given_up)
-                except StoreFault as fault:
-                    # Less if an entry is queued before: the store works again, and a verdict
-                    # must not expire meanwhile.
-                    wait_s = backoff.next_delay_s()
-                    _log.error("store: %s; retrying in %g s", fault, wait_s)
-                else:
-                    backoff.reset()
+                wait_s = await retry_forever(lambda: self._start_ready(nursery, given_up))
                 with trio.move_on_after(wait_s):
                     await self._outbox.wait()
 
@@ -208,7 +195,7 @@ class VimDelivery:
         except StoreFault as fault:
             # Nothing was sent. The instance must not rest, because the entry may be a verdict.
             _log.error("store: %s", fault)
-            await trio.sleep(_STORE_S)
+            await fault.recovery.wait()
         else:
             now = trio.current_time()
             self._note_stop(now)

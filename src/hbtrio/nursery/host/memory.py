@@ -41,6 +41,7 @@ from hbtrio.store.host_records import (
 )
 from hbtrio.store.host_store import HostStore
 from hbtrio.store.records import HistoryEntry, HistoryRecord
+from hbtrio.store.recovery import TRY_S
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -52,6 +53,9 @@ STEP_S: Final = 1.0
 
 #: After this many seconds a write or the opening of the store counts as hung.
 HUNG_S: Final = 10.0
+
+#: The most seconds between two attempts to open a store that can't be opened.
+OPEN_S: Final = 5.0
 
 #: How long the end of the host may wait for what has not been written, in seconds.
 _LAST_S: Final = 1.0
@@ -250,7 +254,7 @@ class HostMemory:
         if self._settings.open_store is None:
             _log.warning("%s", NO_DIRECTORY)
             return
-        backoff = Backoff()
+        backoff = Backoff(limit_s=OPEN_S)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_hang)
             while True:
@@ -264,13 +268,12 @@ class HostMemory:
                     await trio.sleep(backoff.next_delay_s())
 
     async def _serve(self, store: HostStore) -> NoReturn:
-        backoff = Backoff()
         while not self._recalled.is_set():
             try:
                 self._recollection = await store.recall()
             except StoreFault as fault:
                 self._note_fault(str(fault))
-                await trio.sleep(backoff.next_delay_s())
+                await fault.recovery.wait()
             else:
                 self._recalled.set()
         self._busy_since = math.inf
@@ -290,15 +293,13 @@ class HostMemory:
         raise AssertionError("the tasks run until they are cancelled")
 
     async def _write_forever(self, store: HostStore) -> NoReturn:
-        backoff = Backoff()
         await self._taken.wait()
         while True:
             await self._wake.wait()
             if await self._write(store):
-                backoff.reset()
                 pause_s = 0.0 if self._unwritten.is_awaited else PAUSE_S
             else:
-                pause_s = backoff.next_delay_s()
+                pause_s = TRY_S  # nothing else writes, so nothing else finds out
             with trio.move_on_after(pause_s):
                 await self._hurry.wait()
             if self._unwritten:

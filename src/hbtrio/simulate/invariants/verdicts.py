@@ -7,6 +7,7 @@ from collections import defaultdict
 from functools import partial
 from typing import Final
 
+from hbtrio.nursery.host.memory import OPEN_S
 from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, STOPPED_BETWEEN, VIM_AWAY
 from hbtrio.simulate.observations import (
@@ -23,6 +24,7 @@ from hbtrio.simulate.observations import (
     Struck,
     Verdict,
 )
+from hbtrio.store.recovery import TRY_S
 
 _AGENT: Final = (*AWAY, Condition.DISK_BAD)
 
@@ -231,8 +233,9 @@ _ASKED_AGAIN: Final = Excuse(
 #: How long after a verdict the history has it, in seconds.
 RECORDED_S: Final = 5.0
 
-#: How long a store waits until it tries again to write, at most, in seconds.
-_RETRY_S: Final = 60.0
+#: How long after a disk is well again what had waited for it is written, at most, in seconds: a
+#: host's store may have to be opened first, and what is left to write tried once more.
+_RETRY_S: Final = OPEN_S + 2 * TRY_S
 
 
 class HistoryAgrees(Invariant):
