@@ -312,7 +312,7 @@ class ChaosFleet:
             action = drain_action(self._drains[vm.uuid], vm.name)
         self.records.observe(Notified(at_s, vm.name, event, action))
 
-    def _drained(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+    def _drained(self, uuid: str, drain: str, *, has_turn: bool, acts: bool) -> None:
         """Takes that a drain by the agent has a VM in turn, or no longer."""
         if has_turn:
             self._drains[uuid] = drain

@@ -120,8 +120,8 @@ END: dict[str, Any] = {"step": "end", "outcome": "drained"}
 GONE = trio.BrokenResourceError()
 
 
-def nothing(_uuid: str, _drain: str, *, has_turn: bool) -> None:
-    del has_turn
+def nothing(_uuid: str, _drain: str, *, has_turn: bool, acts: bool) -> None:
+    del has_turn, acts
 
 
 async def restore(_uuid: str) -> None:
@@ -281,7 +281,8 @@ async def test_who_has_its_turn_is_told_by_the_drain(
 ) -> None:
     turns: list[tuple[str, str]] = []
 
-    def turn(uuid: str, drain: str, *, has_turn: bool) -> None:
+    def turn(uuid: str, drain: str, *, has_turn: bool, acts: bool) -> None:
+        del acts
         if has_turn:
             turns.append((uuid, drain))
 
@@ -335,11 +336,13 @@ def requests() -> OperatorRequests:
 def test_what_nobody_listens_to_is_a_request_of_its_own() -> None:
     ledger = requests()
     ledger.begin_action("u0", "act-1")
-    ledger.written("u0", "stop", True)  # its line will name it
-    assert ledger.request_of("u0", "stop", True) == ""
+    ledger.written("u0", "stop", True)
+    assert ledger.request_of("u0", "stop", True) == "op-1"  # it may be over before its line is here
+    ledger.heard("u0", {"step": "vote", "event": "stop", "window": "VOTE", "seconds": 11.0})
+    assert ledger.request_of("u0", "stop", True) == "op-1"
     ledger.action_ended("u0")
     ledger.written("u0", "stop", True)
-    assert ledger.request_of("u0", "stop", True) == "op-1"
+    assert ledger.request_of("u0", "stop", True) == "op-2"
     assert ledger.action_of("u0") == ""  # a plan's, or of one that its host has resumed
 
 
@@ -361,7 +364,10 @@ def test_a_drain_that_waits_for_a_plan_tells_nothing_before_that_is_over() -> No
     ledger = requests()
     ledger.drained("u0", "p1", has_turn=True)
     ledger.drained("u0", "d1", has_turn=True)  # it is asked, and waits
-    ledger.drained("u0", "p1", has_turn=True)  # it acts
+    assert ledger.action_of("u0") == "d1 vm0"
+    ledger.drained("u0", "p1", has_turn=True, acts=True)
+    assert ledger.action_of("u0") == "p1 vm0"
+    ledger.drained("u0", "d1", has_turn=True)  # again
     assert ledger.action_of("u0") == "p1 vm0"
     ledger.drained("u0", "p1", has_turn=False)
     assert ledger.action_of("u0") == "d1 vm0"

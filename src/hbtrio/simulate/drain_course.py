@@ -49,7 +49,7 @@ Ask = Callable[[str, str, dict[str, Any] | None], AsyncIterator[dict[str, Any]]]
 class Drained(Protocol):
     """See :meth:`~hbtrio.simulate.requests.OperatorRequests.drained`."""
 
-    def __call__(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+    def __call__(self, uuid: str, drain: str, *, has_turn: bool, acts: bool) -> None:
         """Takes that a drain has an instance in turn, or no longer."""
 
 
@@ -248,7 +248,8 @@ class DrainCourse:
 
     def _instance(self, uuid: str, state: str) -> None:
         name = self._names[uuid]
-        self._drained(uuid, self._drain, has_turn=state in ("asked", *_IN_PROGRESS))
+        acts = state in _IN_PROGRESS
+        self._drained(uuid, self._drain, has_turn=acts or state == "asked", acts=acts)
         if state == "done":
             self._done.add(uuid)
         if state in _IN_PROGRESS and uuid not in self._acting:

@@ -136,6 +136,9 @@ class OperatorRequests(Requests):
 
     They are told the host's window, to which the VIM adds 3 s; a host that was late decides up to
     ``HOST_ALLOWS_S`` after it, and some reading (:mod:`hbtrio.policy.allowances`).
+
+    The guest has a vote or notice before its line is here, and may have answered it. So it is named
+    when its host writes it.
     """
 
     vim_waits_s = 3.0
@@ -151,13 +154,18 @@ class OperatorRequests(Requests):
     ) -> None:
         super().__init__(prefix, owner, names, now, observe)
         self._listened_to: set[str] = set()
-        #: The drains that have asked an instance, told it or act on it; one waits for the other.
-        self._turns: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        #: The drains that have an instance in turn, and whether they do more than ask it.
+        self._turns: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+        #: The last that was written, until its line is here; and those whose line was quicker.
+        self._written: dict[tuple[str, str, bool], str] = {}
+        self._quicker: set[tuple[str, str, bool]] = set()
 
     def begin_action(self, uuid: str, action: str) -> None:
         """See :class:`Requests`; somebody listens to the answer until :meth:`action_ended`."""
         super().begin_action(uuid, action)
         self._listened_to.add(uuid)
+        self._written = {key: name for key, name in self._written.items() if key[0] != uuid}
+        self._quicker = {key for key in self._quicker if key[0] != uuid}
 
     def action_ended(self, uuid: str) -> None:
         """Takes the end of the answer about an action."""
@@ -168,10 +176,13 @@ class OperatorRequests(Requests):
         self._actions.pop(uuid, None)
 
     def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
-        """Takes what a host asks of an instance: for a drain, if nobody listens, or resumed."""
-        if uuid not in self._listened_to:
+        """Takes what a host asks of an instance, or tells it."""
+        key = uuid, event, is_vote
+        if key in self._quicker:
+            self._quicker.discard(key)
+        else:
             self._begin_unheard(uuid, is_vote)
-            self.name(uuid, event, is_vote)
+            self._written[key] = self.name(uuid, event, is_vote)
 
     def _begin_unheard(self, uuid: str, is_vote: bool) -> None:  # noqa: FBT001
         """Takes what is asked while no operator listens to an answer about the instance.
@@ -182,18 +193,26 @@ class OperatorRequests(Requests):
         if is_vote and uuid not in self._listened_to and not self._turns[uuid]:
             self._actions.pop(uuid, None)
 
-    def drained(self, uuid: str, drain: str, *, has_turn: bool) -> None:
+    def drained(self, uuid: str, drain: str, *, has_turn: bool, acts: bool = False) -> None:
         """Takes that a drain asks an instance, tells it or acts on it, or does so no longer.
 
-        What the instance is told is of the last such drain, unless an operator acts on it.
+        What the instance is told is of the last that tells it or acts, or else of the last that
+        asks, unless an operator acts on it: one that asks may have to wait for another one.
+
+        Args:
+            uuid: the instance.
+            drain: the drain.
+            has_turn: whether it does any of these.
+            acts: whether it does more than ask.
         """
         turns = self._turns[uuid]
-        was_last = next(reversed(turns), "") == drain
+        before = _last_turn(turns)
         turns.pop(drain, None)
         if has_turn:
-            turns[drain] = None
-        if turns and (has_turn or was_last) and uuid not in self._listened_to:
-            super().begin_action(uuid, drain_action(next(reversed(turns)), self._names[uuid]))
+            turns[drain] = acts
+        last = _last_turn(turns)
+        if last and drain in (before, last) and uuid not in self._listened_to:
+            super().begin_action(uuid, drain_action(last, self._names[uuid]))
 
     def heard(self, uuid: str, line: dict[str, Any]) -> None:
         """Takes in a line of the answer: a vote or notice, and its verdict, are observed."""
@@ -210,49 +229,20 @@ class OperatorRequests(Requests):
                 self.answered(request, line["result"])
 
     def _name_heard(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
-        """Names a vote or notice by its line."""
-        return self.name(uuid, event, is_vote)
-
-
-class FleetOperatorRequests(OperatorRequests):
-    """Those of operators who ask through an agent.
-
-    The guest has a vote or notice before its line is here. So it is named when its host writes it.
-    """
-
-    late_s = OperatorRequests.late_s + 0.1
-
-    def __init__(
-        self,
-        prefix: str,
-        owner: Owner,
-        names: Mapping[str, str],
-        now: Callable[[], float],
-        observe: Callable[[Observation], None],
-    ) -> None:
-        super().__init__(prefix, owner, names, now, observe)
-        #: The last that was written, until its line is here; and those whose line was quicker.
-        self._written: dict[tuple[str, str, bool], str] = {}
-        self._quicker: set[tuple[str, str, bool]] = set()
-
-    def begin_action(self, uuid: str, action: str) -> None:
-        """See :class:`OperatorRequests`."""
-        super().begin_action(uuid, action)
-        self._written = {key: name for key, name in self._written.items() if key[0] != uuid}
-        self._quicker = {key for key in self._quicker if key[0] != uuid}
-
-    def written(self, uuid: str, event: str, is_vote: bool) -> None:  # noqa: FBT001
-        """Takes what a host asks of an instance, or tells it."""
-        key = uuid, event, is_vote
-        if key in self._quicker:
-            self._quicker.discard(key)
-        else:
-            self._begin_unheard(uuid, is_vote)
-            self._written[key] = self.name(uuid, event, is_vote)
-
-    def _name_heard(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
+        """Returns the name of the vote or notice of a line."""
         key = uuid, event, is_vote
         if key in self._written:
             return self._written.pop(key)
         self._quicker.add(key)
         return self.name(uuid, event, is_vote)
+
+
+def _last_turn(turns: Mapping[str, bool]) -> str:
+    """The last drain that acts, or else the last that asks; "" if there is none."""
+    return next((one for one in reversed(turns) if turns[one]), next(reversed(turns), ""))
+
+
+class FleetOperatorRequests(OperatorRequests):
+    """Those of operators who ask through an agent, which takes its time."""
+
+    late_s = OperatorRequests.late_s + 0.1

@@ -53,6 +53,10 @@ THIRD = [told(54, "vm2"), acts(55, "vm2")]
         ([ONE, *FIRST, Notified(52, "vm1", "stop", "act-1"), acts(53, "vm1")], FINE),
         ([ONE, *FIRST, told(52, "vm1"), acts(53, "vm1", Purpose.CORRECTIVE)], FINE),
         (
+            [ONE, *FIRST, told(52, "vm1"), command(53, "resume", Purpose.ACTION, "c2", "vm1")],
+            FINE,
+        ),
+        (
             [
                 ONE,
                 DrainBegan(41, "d2", "compute-1", 1),

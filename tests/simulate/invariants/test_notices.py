@@ -119,6 +119,9 @@ ENDED = ActionEnded(60, "a1")
         ([action(30, number="a2"), *ACTED, ENDED], 100, "both"),
         ([action(30, number="a2"), *ACTED, ActionEnded(55, "a2"), ENDED], 100, "both"),
         ([action(30, number="a2"), ActionEnded(49, "a2"), *ACTED, ENDED], 100, VIOLATED),
+        # An operator's action that was not heard of yet, and one that nobody takes from the VIM.
+        ([action(30, number="a2"), *ACTED[:1], notified(50, action="")], 400, "both"),
+        ([*ACTED[:1], notified(50, action="")], 400, VIOLATED),
         ([action(30, Owner.OPERATOR, "a2"), *ACTED, ENDED], 100, VIOLATED),
     ],
 )

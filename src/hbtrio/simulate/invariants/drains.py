@@ -7,6 +7,7 @@ from typing import Final
 
 from hbtrio.simulate.invariant import Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import AWAY
+from hbtrio.simulate.invariants.groups import HARMLESS
 from hbtrio.simulate.invariants.notices import ARRIVES_S, ENDS, GUEST_AWAY, UNREACHABLE
 from hbtrio.simulate.observations import (
     AGENT,
@@ -55,8 +56,9 @@ class DrainBounded(Invariant):
                 self._forget(instance)
                 if event in ENDS and _drain_of(observation) in self._drains:
                     self._told[instance] = observation
-            case CommandBegan(purpose=Purpose.ACTION, instance=instance):
-                if instance in self._told:
+            case CommandBegan(purpose=Purpose.ACTION, name=name, instance=instance):
+                # A VM goes on for an operator, and for no drain.
+                if instance in self._told and name not in HARMLESS:
                     self._command(observation, _drain_of(self._told[instance]))
             case CommandEnded(command=command):
                 self._running.pop(command, None)

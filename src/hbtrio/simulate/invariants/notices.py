@@ -207,9 +207,11 @@ class NoticeEnded(Invariant):
             )
 
     def _was_both(self, notified: Notified) -> bool:
-        """Whether the VIM acted on an instance, too, since an operator's action had it told."""
+        """Whether the VIM acted on an instance, too, since an operator's action had it told.
+
+        One that is not known is an operator's: a drain's, which was heard of after its notice.
+        """
         instance = notified.instance
         since_s = self._vim_ended_s.get(instance, -math.inf)
-        return notified.action in self._of_operators and (
-            instance in self._by_vim.values() or since_s >= notified.at_s
-        )
+        by_operator = not notified.action or notified.action in self._of_operators
+        return by_operator and (instance in self._by_vim.values() or since_s >= notified.at_s)
