@@ -98,10 +98,10 @@ class Watched:
         try:
             result = await self._worker.run(watched)
         except StoreFault as fault:
-            fault.recovery = self.recovery
             if isinstance(fault, StoreLost):
                 self._doubt(fault)
             else:
+                fault.recovery = self.recovery
                 self.fault = str(fault)
             raise
         self.check_lease()
@@ -115,7 +115,6 @@ class Watched:
         try:
             await self._worker.sync()
         except StoreFault as fault:
-            fault.recovery = self.recovery
             self._doubt(fault)
             raise
         self.check_lease()
@@ -131,6 +130,7 @@ class Watched:
             raise fault
 
     def _doubt(self, fault: StoreFault) -> None:
+        fault.recovery = self.recovery
         if not self.unsure:
             self.unsure = str(fault)
             self.is_fenced = isinstance(fault, StoreFenced)

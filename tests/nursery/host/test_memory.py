@@ -164,7 +164,7 @@ async def test_a_full_disk(disk: MemoryStore, caplog: pytest.LogCaptureFixture) 
         memory.record(entry("second"))
         disk.worker.fault = ""
         # However long it was full.
-        await trio.sleep(TRY_S)
+        await trio.sleep(TRY_S + 0.1)
         assert memory.fault == ""
         assert [one.entry.reason for one in await memory.history(10)] == ["second", "first"]
     assert [one.state for one in (await disk.recall()).instances] == ["waiting", "heartbeating"]
