@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.json import encode
 
+from hbtrio.simulate.askers import Askers
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.observations import (
     AGENT,
@@ -11,10 +12,12 @@ from hbtrio.simulate.observations import (
     Asked,
     Decided,
     Observation,
+    Owner,
     Recorded,
     RejectArrived,
 )
 from hbtrio.simulate.reject_watch import RejectWatch
+from hbtrio.simulate.requests import OperatorRequests, Requests
 from hbtrio.simulate.schedule import Schedule
 
 
@@ -50,7 +53,11 @@ def test_each_reject_is_seen_where_it_arrives_before_it_is_decided_by() -> None:
 
 def test_a_reject_of_what_a_drain_of_the_agent_asks_is_of_no_request() -> None:
     seen: list[Observation] = []
-    watch = RejectWatch(lambda: 7.0, seen.append, lambda _uuid, _event: "vim-1")
+    vims = Requests("vim", Owner.VIM, {"u0": "vm0"}, lambda: 7.0, lambda _: None)
+    vims.name("u0", "stop", is_vote=True)
+    operators = OperatorRequests("op", Owner.OPERATOR, {"u0": "vm0"}, lambda: 7.0, lambda _: None)
+    askers = Askers(operators, vims)
+    watch = RejectWatch(lambda: 7.0, seen.append, askers.invoked, askers.commanded)
     to_host, to_agent = watch.link_to_host(), watch.link_to_agent()
     for command, who in (("c1", "drain d1 of root"), ("c2", "vim")):
         asked = {"command_id": command, "uuid": "u0", "event": "stop", "vote": True, "who": who}

@@ -1,9 +1,11 @@
 """Knows who has asked for a vote or notice: the VIM, or an operator beside it.
 
 All may ask an instance about the same event, one after the other: the VIM, an operator who acts,
-and one who only wants to know. Whose vote it is that reaches a guest is known by what its host has
-written last, and how it ended by what the host says of it: the agent's history does not tell the
-votes of the actions on a host apart.
+and one who only wants to know, and each may ask again. A vote that the agent commands is known by
+the command's id from then on, and what its host has written to the guest by the invocation's: what
+is asked later is another one, however late the first one's line or its end is. The votes of actions
+on a host have no command: whose it is that reaches a guest is known by what its host has written
+last, and how it ended by what the host says of it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.simulate.begin_watch import Begun
 from hbtrio.simulate.requests import OperatorRequests, Requests
 from hbtrio.wire.link_messages import VIM
 
@@ -68,31 +71,47 @@ class Askers:
         self._questions = questions
         #: For whom hosts have written each vote and notice last; None: nobody waits for it.
         self._written: dict[tuple[str, str, bool], Requests | None] = {}
+        #: The requests by the agent's commands to hosts to ask or tell instances.
+        self._commands: dict[str, str] = {}
+        #: The requests of votes by what hosts have written: instances, and invocation ids.
+        self._invoked: dict[tuple[str, int], str] = {}
         #: The operators' requests by what their hosts have said of their ends.
         self._concluded: dict[Said, str] = {}
 
-    def written(self, uuid: str, event: str, is_vote: bool, who: str | None) -> None:  # noqa: FBT001
-        """Takes that a host asks or tells an instance.
-
-        Args:
-            uuid: the instance.
-            event: what about.
-            is_vote: a notice, if not.
-            who: for whom the agent has commanded it; None: it is for an action.
-        """
+    def written(self, begun: Begun) -> None:
+        """Takes that a host asks or tells an instance."""
+        uuid, event, is_vote, who = begun.uuid, begun.event, begun.is_vote, begun.who
         if who is None:
             self._written[uuid, event, is_vote] = self._operators
             self._operators.written(uuid, event, is_vote)
         else:
             self._written[uuid, event, is_vote] = self._by_name(who)
+        if is_vote and begun.command_id in self._commands:
+            self._invoked[uuid, begun.invocation_id] = self._commands[begun.command_id]
+
+    def invoked(self, uuid: str, event: str, invocation_id: int) -> str:
+        """Returns the request of a vote that reaches an instance; "" if there was none."""
+        found = self._invoked.get((uuid, invocation_id))
+        return self.request_of(uuid, event, True) if found is None else found
 
     def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
         """Returns the request that reached an instance last; "" if there was none."""
         return _last(self._asker(uuid, event, is_vote), uuid, event, is_vote)
 
-    def commanded(self, uuid: str, event: str, who: str) -> str:
-        """Returns the last vote for which the agent commands a host; "" if there was none."""
-        return _last(self._by_name(who), uuid, event, True)
+    def commanded(
+        self,
+        uuid: str,
+        event: str,
+        is_vote: bool,  # noqa: FBT001
+        who: str,
+        command_id: str,
+    ) -> str:
+        """Returns the request for which the agent commands a host; "" if nobody waits for it.
+
+        It is the last that was asked for when the command is seen first.
+        """
+        last = _last(self._by_name(who), uuid, event, is_vote)
+        return self._commands.setdefault(command_id, last)
 
     def action_of(self, uuid: str, event: str) -> str:
         """Returns the action of the notice that reached an instance last; "" if there is none."""
@@ -106,6 +125,8 @@ class Askers:
 
     def reported(self, said: Said) -> str:
         """Returns the request of which a host says how it ended; "" if there was none."""
+        if said.command_id in self._commands:
+            return self._commands[said.command_id]
         if self._vim is not None and said.who.startswith(VIM):
             return self._vim.request_of(said.uuid, said.event, said.is_vote)
         if said.command_id:
@@ -116,6 +137,8 @@ class Askers:
 
     def recorded(self, said: Said) -> str:
         """Returns the request of which a history says how it ended; "" if it is not known."""
+        if said.command_id in self._commands:
+            return self._commands[said.command_id]
         if self._vim is None:
             return self._operators.request_of(said.uuid, said.event, said.is_vote)
         if asks_agent(said.who):

@@ -20,9 +20,26 @@ from hbtrio.wire.link_messages import VIM
 #: is not the host's present one, the moment is long past: 0.
 WhenOf = Callable[[str, str, float], float]
 
-#: Takes that a host writes a vote (True) or notice on an event to an instance, and for whom the
-#: agent had commanded it to; None if it had not.
-OnBegun = Callable[[str, str, bool, str | None], None]
+
+@attrs.frozen
+class Begun:
+    """What a host has written to an instance.
+
+    Args:
+        uuid: the instance.
+        event: what about.
+        is_vote: a notice, if not.
+        who: for whom the agent has commanded it; None: it is for an action.
+        command_id: of that command, or "".
+        invocation_id: the host's id of it.
+    """
+
+    uuid: str
+    event: str
+    is_vote: bool
+    who: str | None
+    command_id: str = ""
+    invocation_id: int = 0
 
 
 #: How the reason begins of a host that refuses a command which came too late.
@@ -47,7 +64,7 @@ class BeginWatch:
         now: the time of the run, in seconds.
         observe: called with what is observed.
         when: see :data:`WhenOf`; called with the host's name, the process and its time.
-        on_begun: see :data:`OnBegun`.
+        on_begun: called with what hosts write to instances.
     """
 
     def __init__(
@@ -55,7 +72,7 @@ class BeginWatch:
         now: Callable[[], float],
         observe: Callable[[Observation], None],
         when: WhenOf,
-        on_begun: OnBegun = lambda *_: None,
+        on_begun: Callable[[Begun], None] = lambda _: None,
     ) -> None:
         self._now = now
         self._observe = observe
@@ -106,8 +123,12 @@ class BeginWatch:
             event = message.get("event_type", "")
             is_vote = message.get("notification_type") == "revocable"
             command = self._commands.pop((host, uuid, event, is_vote), None)
-            self._on_begun(uuid, event, is_vote, None if command is None else command.who)
-            if command is not None:
+            invocation_id = message.get("invocation_id", 0)
+            if command is None:
+                self._on_begun(Begun(uuid, event, is_vote, None, "", invocation_id))
+            else:
+                known = command.who, command.command_id
+                self._on_begun(Begun(uuid, event, is_vote, *known, invocation_id))
                 self._observe(CarriedOut(self._now(), host, command.command_id, command.begin_by_s))
 
         return read_lines(b'revocable"', begun)

@@ -119,7 +119,7 @@ class Fleet:
         self._rejects = RejectWatch(
             lambda: timeline.now,
             observe,
-            partial(askers.request_of, is_vote=True),
+            askers.invoked,
             askers.commanded,
         )
         self._begins = BeginWatch(lambda: timeline.now, observe, self._when, askers.written)
@@ -236,7 +236,7 @@ class Fleet:
             process,
             is_ill=lambda: instance.ill,
             told=told,
-            request_of=partial(self._askers.request_of, instance.uuid, is_vote=True),
+            request_of=partial(self._askers.invoked, instance.uuid),
             observe=self.stage.observe,
             scenario=self._scenario,
         )

@@ -22,9 +22,10 @@ DRAIN: Final = "drain "
 #: How the reason of a vote begins whose reject does not stand (``[veto]``).
 OVERRIDDEN: Final = "overridden after "
 
-_ROWS: Final = (
-    "SELECT id, time, kind, uuid, event, result, reason, who FROM history WHERE id > ? ORDER BY id"
-)
+_ROWS: Final = """
+    SELECT id, time, kind, uuid, event, result, reason, who, command_id
+    FROM history WHERE id > ? ORDER BY id
+"""
 
 
 class HistoryReader:
@@ -48,14 +49,13 @@ class HistoryReader:
 
     def read(self) -> None:
         """Observes the new rows."""
-        for number, time_s, kind, uuid, event, result, reason, who in self._disk.db.execute(
-            _ROWS, (self._last,)
-        ).fetchall():
+        for row in self._disk.db.execute(_ROWS, (self._last,)).fetchall():
+            number, time_s, kind, uuid, event, result, reason, who, command_id = row
             self._last = number
             is_round = kind in ("vote", "notice") and not reason.startswith("refused: ")
             if not is_round or who.startswith(DRAIN):
                 continue
-            if request := self._find(Said(uuid, event, kind == "vote", time_s, who)):
+            if request := self._find(Said(uuid, event, kind == "vote", time_s, who, command_id)):
                 now, overridden = self._stage.timeline.now, reason.startswith(OVERRIDDEN)
                 if self._decides and asks_agent(who):
                     decided = Decided(now, self._decides, request, result, overridden)

@@ -23,22 +23,23 @@ class RejectWatch:
     Args:
         now: the time of the run, in seconds.
         observe: called with what is observed.
-        request_of: finds the request of an instance's vote on an event; "" if there is none.
-        commanded: the same of the last vote that the agent has a host open for somebody, who is its
-            third argument; None: only the VIM asks.
+        invoked: finds the request of a vote that reaches an instance, by the instance, the event
+            and the host's id of it; "" if there is none.
+        commanded: finds that of a vote (True) or notice which the agent has a host open, by the
+            instance, the event, which it is, for whom, and the command's id.
     """
 
     def __init__(
         self,
         now: Callable[[], float],
         observe: Callable[[Observation], None],
-        request_of: Callable[[str, str], str],
-        commanded: Callable[[str, str, str], str] | None = None,
+        invoked: Callable[[str, str, int], str],
+        commanded: Callable[[str, str, bool, str, str], str],
     ) -> None:
         self._now = now
         self._observe = observe
-        self._request_of = request_of
-        self._commanded = commanded or self._commanded_by_vim
+        self._invoked = invoked
+        self._commanded = commanded
         #: The requests by the id that the host gave them.
         self._invocations: dict[tuple[str, int], str] = {}
         #: The requests by the id that the agent gave them.
@@ -49,8 +50,10 @@ class RejectWatch:
 
         def asked(message: dict[str, Any]) -> None:
             if message.get("notification_type") == "revocable":
-                key = uuid, message.get("invocation_id", 0)
-                self._invocations[key] = self._request_of(uuid, message.get("event_type", ""))
+                id_ = message.get("invocation_id", 0)
+                self._invocations[uuid, id_] = self._invoked(
+                    uuid, message.get("event_type", ""), id_
+                )
 
         return read_lines(b'"revocable"', asked)
 
@@ -67,12 +70,12 @@ class RejectWatch:
         """Reads what arrives at the daemon of a host from the agent."""
 
         def asked(message: dict[str, Any]) -> None:
-            if "command_id" in message:
-                about = message.get("uuid", ""), message.get("event", "")
-                request = self._commanded(*about, message.get("who", VIM))
-                self.commands[message["command_id"]] = request
+            if "command_id" in message and "event" in message:
+                about = message.get("uuid", ""), message["event"], bool(message["vote"])
+                id_ = message["command_id"]
+                self.commands[id_] = self._commanded(*about, message.get("who", VIM), id_)
 
-        return read_lines(b'"vote":true', asked)
+        return read_lines(b'"vote":', asked)
 
     def link_to_agent(self) -> Feed:
         """Reads what arrives at the agent from a host."""
@@ -82,10 +85,6 @@ class RejectWatch:
                 self._arrived(AGENT, self.commands.get(message.get("command_id", "")))
 
         return read_lines(b'"reject"', answered)
-
-    def _commanded_by_vim(self, uuid: str, event: str, who: str) -> str:
-        """The VIM's vote; nobody waits for what a drain asks."""
-        return self._request_of(uuid, event) if who == VIM else ""
 
     def _arrived(self, process: str, request: str | None) -> None:
         if request:

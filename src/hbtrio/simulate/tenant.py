@@ -52,7 +52,7 @@ class Tenant:
             stopped, as long as the VM runs.
         is_ill: whether it reports ill health.
         told: called with each notice's event, when it reaches the application.
-        request_of: finds the request of a vote on an event; "" if there is none.
+        request_of: finds the request of a vote by its event and the host's id; "" if there is none.
         observe: called with its rejects when they reach the daemon, and with what becomes of them.
         scenario: what happens; None: anything.
     """
@@ -64,7 +64,7 @@ class Tenant:
         *,
         is_ill: Callable[[], bool],
         told: Callable[[str], None],
-        request_of: Callable[[str], str],
+        request_of: Callable[[str, int], str],
         observe: Callable[[Observation], None],
         scenario: Scenario | None,
     ) -> None:
@@ -86,7 +86,7 @@ class Tenant:
         delay_s = self._delay(window_s)
         rejects = is_vote and self._rejects(delay_s > _LATE * window_s)
 
-        request = self._request_of(notify.event_type) if rejects else ""
+        request = self._request_of(notify.event_type, notify.invocation_id) if rejects else ""
         if request:  # a host that was restarted asks again
             request = f"{request}, asked as {notify.invocation_id}"
 
