@@ -316,6 +316,12 @@ class DrainRun:
             with trio.move_on_after(max(0.0, left_s)):
                 await self._wake.wait()
 
+    def _as_due(self, turn: Turn) -> Turn:
+        """Returns a turn as it is to begin: without a vote if its planned time came meanwhile."""
+        if turn.force or self._site.now() < self.record.rules.forced_at:
+            return turn
+        return attrs.evolve(turn, force=True, overrides=self.machine.items[turn.uuid].rejected)
+
     async def _take(self, turn: Turn, before: trio.Event, begun: trio.Event) -> None:
         """Begins an action, after that of the turn before: of a group the first one goes first."""
         uuid = turn.uuid
@@ -323,7 +329,7 @@ class DrainRun:
         await before.wait()
         try:
             if self.machine.phase is DrainPhase.RUNNING:
-                await self._site.begin(self.record, turn)
+                await self._site.begin(self.record, self._as_due(turn))
                 return
             self.machine.called_off(uuid, self.record.reason)
         except Blocked as reason:

@@ -92,6 +92,20 @@ async def test_one_that_rejects_is_asked_again_and_at_the_end_not_asked(
         assert ("live-migrate: asked, without its vote") in [why for _, why in await history(world)]
 
 
+async def test_a_time_that_comes_while_a_turn_waits_for_its_guest_leaves_out_the_vote(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with drained_host(store, 1) as (world, guests):
+
+        async def settles(*_: object, **__: object) -> None:
+            await trio.sleep(10)
+
+        monkeypatch.setattr(world.host.drains.sightings, "until_settled", settles)
+        run = await planned(world, guests[0], 10, 15)
+        assert await over(run) == "drained"
+        assert heard(guests[0]) == MOVED
+
+
 async def test_a_time_that_is_over_is_now(store: MemoryStore) -> None:
     async with drained_host(store, 1) as (world, guests):
         run = await planned(world, guests[0], -1000, 60)

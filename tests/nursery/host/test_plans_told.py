@@ -147,3 +147,22 @@ async def test_nothing_is_overridden_where_nobody_rejects(store: MemoryStore) ->
         assert await over(given_up) == "incomplete"
         assert given_up.machine.items[guests[1].uuid].reason == "rejected: a backup runs"
         assert await overridden(world) == []
+
+
+async def test_a_reject_is_overridden_if_the_time_comes_while_a_turn_waits_for_its_guest(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with drained_host(store, 1) as (world, (guest,)):
+
+        async def settles(*_: object, **__: object) -> None:
+            await trio.sleep(10)
+
+        monkeypatch.setattr(world.host.drains.sightings, "until_settled", settles)
+        guest.reply = rejects()
+        # It is asked after 10 s, and has its turn again 30 s later, which begins 5 s too late.
+        run = await planned(world, guest, 45)
+        assert await over(run) == "drained"
+        assert heard(guest) == ["vote live_migrate_begin", *MOVED]
+        who = f"plan {run.record.id} of uid 0"
+        reason = "overridden at its planned time: a backup runs"
+        assert await overridden(world) == [(who, "live_migrate_begin", reason)]
