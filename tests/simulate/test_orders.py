@@ -113,7 +113,7 @@ def entry(drain: str, *, ended: str | None = None, plans: str = "") -> dict[str,
 
 
 def state(word: str, uuid: str = "u0") -> dict[str, Any]:
-    return {"step": "instance", "uuid": uuid, "state": word}
+    return {"step": "instance", "uuid": uuid, "hostname": "compute-0", "state": word}
 
 
 END: dict[str, Any] = {"step": "end", "outcome": "drained"}
@@ -147,7 +147,7 @@ async def drained(host: Host, turn: Drained = nothing, *, planned: str = "") -> 
 
 
 BEGAN = DrainBegan(7, "d1", "compute-0", 2)
-ACTS = ActionBegan(7, "d1 vm0", "vm0", Owner.OPERATOR)
+ACTS = ActionBegan(7, "d1 vm0", "vm0", Owner.OPERATOR, host="compute-0")
 ACTED = ActionEnded(7, "d1 vm0")
 ENDED = DrainEnded(7, "d1", "drained")
 

@@ -242,11 +242,11 @@ class DrainCourse:
                         self._now(), self._drain, line["state"], line.get("reason", "")
                     )
                     self._observe(step)
-                self._instance(line["uuid"], line["state"])
+                self._instance(line["uuid"], line["state"], line["hostname"])
             case "end":
                 self._end(line["outcome"])
 
-    def _instance(self, uuid: str, state: str) -> None:
+    def _instance(self, uuid: str, state: str, host: str) -> None:
         name = self._names[uuid]
         acts = state in _IN_PROGRESS
         self._drained(uuid, self._drain, has_turn=acts or state == "asked", acts=acts)
@@ -255,7 +255,8 @@ class DrainCourse:
         if state in _IN_PROGRESS and uuid not in self._acting:
             self._acting.add(uuid)
             action = drain_action(self._drain, name)
-            self._observe(ActionBegan(self._now(), action, name, Owner.OPERATOR))
+            began = ActionBegan(self._now(), action, name, Owner.OPERATOR, host=host)
+            self._observe(began)
         elif state not in _IN_PROGRESS and uuid in self._acting:
             self._action_ended(uuid)
 

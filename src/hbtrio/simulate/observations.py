@@ -282,12 +282,21 @@ class Notified(Observation):
 
 @attrs.frozen
 class ActionBegan(Observation):
-    """Somebody owns an instance; ``voted``: with a vote, and not with a notice."""
+    """Somebody owns an instance.
+
+    Args:
+        action: its name.
+        instance: the instance.
+        owner: whose it is.
+        voted: whether it began with a vote, and not with a notice.
+        host: the host that carries it out; "": the one on which the instance is.
+    """
 
     action: str
     instance: str
     owner: Owner
     voted: bool = True
+    host: str = ""
 
 
 @attrs.frozen

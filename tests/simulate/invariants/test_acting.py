@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hbtrio.simulate.observations import (
+    AGENT,
+    ActionBegan,
     ActionEnded,
     Began,
     CommandEnded,
@@ -17,7 +19,7 @@ from hbtrio.simulate.observations import (
     Purpose,
     Verdict,
 )
-from hbtrio.simulate.order_observations import HoldSet
+from hbtrio.simulate.order_observations import DrainBegan, HoldSet
 from support.judged import (
     FINE,
     VIOLATED,
@@ -126,6 +128,42 @@ def test_whoever_acts_does_so_where_a_vm_is_now(
 ) -> None:
     began = [Placed(1, "vm0", "compute-0"), action(40, OPERATOR)]
     assert judged("one-owner", *began, *stream, action(50, owner, "a2")).outcome == outcome
+
+
+HERE_OF_AGENT = Placed(1, "vm0", "compute-0")
+
+
+def _at(observation: Observation) -> float:
+    return observation.at_s
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        ([], VIOLATED),
+        ([*during(42, 43, C.DOWN, AGENT)], "untold"),
+        ([*during(42, 43, C.LINK_DOWN, "compute-0")], "untold"),
+        ([*during(42, 43, C.LINK_DOWN, "compute-1")], VIOLATED),
+        ([*during(38, 39, C.DOWN, AGENT)], VIOLATED),
+        # Its command still runs.
+        ([*during(42, 43, C.DOWN, AGENT), command(44, purpose=Purpose.ACTION)], VIOLATED),
+    ],
+)
+def test_an_agent_may_not_know_yet_that_an_action_of_its_drain_is_over(
+    stream: list[Observation], outcome: str
+) -> None:
+    began = ActionBegan(40, "d1 vm0", "vm0", OPERATOR, host="compute-0")
+    seen = sorted([HERE_OF_AGENT, DrainBegan(30, "d1", AGENT, 1), began, *stream], key=_at)
+    assert judged("one-owner", *seen, action(50, OPERATOR, "a2")).outcome == outcome
+    # Only of an agent.
+    of_host = [HERE_OF_AGENT, DrainBegan(30, "d1", "compute-0", 1), began, *stream]
+    later = sorted(of_host, key=_at)
+    assert judged("one-owner", *later, action(50, OPERATOR, "a2")).outcome == VIOLATED
+
+
+def test_an_action_of_a_drain_is_where_its_line_says() -> None:
+    began = ActionBegan(40, "d1 vm0", "vm0", OPERATOR, host="compute-1")
+    assert judged("one-owner", HERE_OF_AGENT, began, action(50, VIM, "a2")).outcome == "moved"
 
 
 ACTS = action(49, VIM, "a2")

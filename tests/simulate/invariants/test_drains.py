@@ -6,6 +6,7 @@ import pytest
 
 from hbtrio.simulate.observations import (
     AGENT,
+    ActionEnded,
     Began,
     CommandEnded,
     Condition,
@@ -46,6 +47,19 @@ THIRD = [told(54, "vm2"), acts(55, "vm2")]
         ([*FIRST, *SECOND], FINE),  # there is no drain
         ([ONE, *FIRST, CommandEnded(51.9, "c-vm0", "failed"), *SECOND], FINE),
         ([ONE, *FIRST, told(52, "vm1"), CommandEnded(52.5, "c-vm0", "done"), *SECOND[1:]], FINE),
+        # The next one's command is of another action: its own is over.
+        (
+            [
+                ONE,
+                *FIRST,
+                CommandEnded(51.5, "c-vm0", "done"),
+                ActionEnded(51.9, "d1 vm0"),
+                *SECOND,
+                acts(54),
+            ],
+            FINE,
+        ),
+        ([ONE, *FIRST, ActionEnded(51.9, "d1 vm0"), *SECOND], VIOLATED),
         ([TWO, *FIRST, *SECOND], FINE),
         ([TWO, *FIRST, *SECOND, *THIRD], VIOLATED),
         # Somebody else's.

@@ -11,6 +11,7 @@ from hbtrio.simulate.observations import (
     Condition,
     Observation,
     Placed,
+    ProcessStarted,
     Purpose,
     Struck,
 )
@@ -86,6 +87,15 @@ def test_who_carries_it_out_may_be_away(
 ) -> None:
     away = during(62, 63, condition, who)
     assert judged("plan-kept", HERE, plan, step(55, "rejected"), *away).outcome == outcome
+
+
+@pytest.mark.parametrize(("who", "outcome"), [("compute-0", "site-away"), ("compute-1", VIOLATED)])
+def test_whoever_ends_in_order_takes_no_turn(who: str, outcome: str) -> None:
+    ends = Struck(55.5, "restart-host", who)
+    asks = step(55, "blocked")
+    assert judged("plan-kept", HERE, PLAN, asks, ends).outcome == outcome
+    back = ProcessStarted(57, who)
+    assert judged("plan-kept", HERE, PLAN, asks, ends, back).outcome == VIOLATED
 
 
 def test_it_waits_for_a_corrective_command() -> None:

@@ -11,6 +11,7 @@ from hbtrio.simulate.invariants.groups import HARMLESS
 from hbtrio.simulate.invariants.notices import ARRIVES_S, ENDS, GUEST_AWAY, UNREACHABLE
 from hbtrio.simulate.observations import (
     AGENT,
+    ActionEnded,
     Began,
     CommandBegan,
     CommandEnded,
@@ -62,12 +63,20 @@ class DrainBounded(Invariant):
                     self._command(observation, _drain_of(self._told[instance]))
             case CommandEnded(command=command):
                 self._running.pop(command, None)
+            case ActionEnded(action=action):
+                self._action_ended(action)
             case Began(condition=Condition.VM_GONE, who=instance):
                 self._forget(instance)
 
     def _forget(self, instance: str) -> None:
         self._told.pop(instance, None)
         self._acted.discard(instance)
+
+    def _action_ended(self, action: str) -> None:
+        """Takes the end of an action: a later command on its instance is of another one."""
+        for instance, told in list(self._told.items()):
+            if told.action == action and instance in self._acted:
+                self._forget(instance)
 
     def _command(self, began: CommandBegan, drain: str) -> None:
         self._acted.add(began.instance)

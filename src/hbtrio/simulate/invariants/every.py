@@ -9,7 +9,6 @@ from hbtrio.simulate.invariants.acting import (
     CommandRetried,
     FrozenNotActed,
     LostCorrected,
-    OneOwner,
 )
 from hbtrio.simulate.invariants.drains import DrainBounded
 from hbtrio.simulate.invariants.fleet_groups import FleetGroupKept
@@ -17,6 +16,7 @@ from hbtrio.simulate.invariants.groups import GroupKept
 from hbtrio.simulate.invariants.holds import HoldKept
 from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
 from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
+from hbtrio.simulate.invariants.owners import OneOwner
 from hbtrio.simulate.invariants.plans import PlanKept
 from hbtrio.simulate.invariants.processes import (
     MemoryBounded,

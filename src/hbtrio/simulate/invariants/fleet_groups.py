@@ -12,10 +12,10 @@ from typing import Final
 import attrs
 
 from hbtrio.simulate.invariant import Excuse, Invariant
-from hbtrio.simulate.invariants.acting import NEXT_STEP_S
 from hbtrio.simulate.invariants.excuses import AWAY
 from hbtrio.simulate.invariants.groups import HARMLESS
 from hbtrio.simulate.invariants.notices import ENDS
+from hbtrio.simulate.invariants.owners import NEXT_STEP_S
 from hbtrio.simulate.observations import (
     AGENT,
     REJECT,

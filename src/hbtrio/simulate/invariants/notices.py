@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from hbtrio.simulate.invariant import Excuse, Invariant
-from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, VIM_AWAY
+from hbtrio.simulate.invariants.excuses import AWAY, HOST_AWAY, OVERRIDDEN, VIM_AWAY
 from hbtrio.simulate.observations import (
     AGENT,
     REJECT,
@@ -118,6 +118,10 @@ UNREACHABLE: Final = (
 )
 
 
+#: A guest that is so when the end is sent does not take it.
+_DEAF: Final = (Condition.VM_STALLED, Condition.GUEST_LYING)
+
+
 @attrs.frozen
 class _Open:
     notified: Notified
@@ -133,7 +137,7 @@ class NoticeEnded(Invariant):
     """Every notice of an event is followed by its end, by its cancellation or by it."""
 
     name = "notice-ended"
-    excuses = (GUEST_AWAY, VIM_AWAY, _BOTH)
+    excuses = (GUEST_AWAY, VIM_AWAY, _BOTH, HOST_AWAY)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -145,6 +149,8 @@ class NoticeEnded(Invariant):
         #: The instances of the VIM's actions in progress, and when the last on each has ended.
         self._by_vim: dict[str, str] = {}
         self._vim_ended_s: dict[str, float] = {}
+        #: When each action of an operator has ended.
+        self._ended_s: dict[str, float] = {}
 
     def see(self, observation: Observation) -> None:
         """Follows each notice to its end."""
@@ -176,6 +182,7 @@ class NoticeEnded(Invariant):
 
     def _action_ended(self, action: str) -> None:
         """Looks soon at the notice of an action that its host has ended."""
+        self._ended_s[action] = self.truth.now_s
         for opened in self._open.values():
             if opened.notified.action == action:
                 self.agenda.add(self.truth.now_s + ARRIVES_S, partial(self._check_soon, opened))
@@ -201,10 +208,28 @@ class NoticeEnded(Invariant):
             since_s, instance = notified.at_s, notified.instance
             self.judge(
                 f"{instance} was told of {notified.event} at {since_s:.3f} s, and of no end",
-                (GUEST_AWAY, self.truth.held_since(since_s, instance, *UNREACHABLE)),
+                (GUEST_AWAY, self._was_guest_away(notified)),
                 (VIM_AWAY, self.truth.held_since(since_s, VIM, Condition.VIM_AWAY)),
                 (_BOTH, self._was_both(notified)),
+                (HOST_AWAY, self._was_host_away(notified)),
             )
+
+    def _was_guest_away(self, notified: Notified) -> bool:
+        """Whether the guest was away, or could not take the end when that was to be sent."""
+        held_since, instance = self.truth.held_since, notified.instance
+        sent_s = self._ended_s.get(notified.action, math.inf) - ARRIVES_S
+        return held_since(notified.at_s, instance, *UNREACHABLE) or (
+            sent_s < math.inf and held_since(sent_s, instance, *_DEAF)
+        )
+
+    def _was_host_away(self, notified: Notified) -> bool:
+        """Whether the host was stopped when it was to end what it had announced for an action.
+
+        Meanwhile the guest, which hears no challenge, has closed the channel, and the end with it.
+        """
+        ended_s = self._ended_s.get(notified.action, math.inf)
+        host = self.truth.host_of.get(notified.instance, "")
+        return ended_s < math.inf and self.truth.held_since(ended_s - ARRIVES_S, host, *AWAY)
 
     def _was_both(self, notified: Notified) -> bool:
         """Whether the VIM acted on an instance, too, since an operator's action had it told.
