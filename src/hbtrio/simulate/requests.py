@@ -237,7 +237,7 @@ class OperatorRequests(Requests):
         return self.name(uuid, event, is_vote)
 
 
-def _last_turn(turns: Mapping[str, bool]) -> str:
+def _last_turn(turns: dict[str, bool]) -> str:
     """The last drain that acts, or else the last that asks; "" if there is none."""
     return next((one for one in reversed(turns) if turns[one]), next(reversed(turns), ""))
 
