@@ -517,6 +517,28 @@ async def test_a_reject_that_can_t_be_stored_in_its_window_is_no_agreement(
     assert world.vim.verdicts == []
 
 
+async def test_a_reject_behind_a_report_that_can_t_be_stored_is_no_agreement(
+    world: AgentWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has arrived when the link ends because the store has failed with the one before it."""
+    host = await world.bound_host(host=ScriptedHost(instances=(INSTANCE, OTHER)))
+    host.silent()
+    await world.ask(Event.STOP, vote=True)
+
+    async def take_report(*_args: object) -> None:
+        await trio.sleep(0.1)
+        raise StoreFault("disk full")
+
+    monkeypatch.setattr(world.agent.store, "take_report", take_report)
+    await host.report("unhealthy", OTHER_VM)
+    await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(1)
+    assert not host.up
+    assert world.vim.verdicts == []
+    await trio.sleep(VOTE_S + 10.0)
+    assert [verdict[1:] for verdict in world.vim.verdicts] == [("stop", "reject", "no")]
+
+
 async def test_a_clock_that_is_set_back_sends_no_verdict_that_was_stored_late(
     world: AgentWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

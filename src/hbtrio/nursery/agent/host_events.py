@@ -37,7 +37,7 @@ from hbtrio.store.records import (
 )
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
-from hbtrio.wire.link_messages import STOPPING, Instance, LinkReport
+from hbtrio.wire.link_messages import STOPPING, FromHost, Instance, LinkReport
 from hbtrio.wire.vim import ServiceEvent
 
 _log = logging.getLogger("hbtrio.agent")
@@ -247,6 +247,14 @@ class HostEvents:
             self._states.notified(services)
             if taken.history is not None:
                 self._history.publish(taken.history)
+
+    def unstored(self, session: HostSession, message: FromHost) -> None:
+        """Takes in what comes behind a message that could not be stored; the host says it again.
+
+        An outcome counts for its round, which may be over before that: a reject is no agreement.
+        """
+        if isinstance(message, LinkReport):
+            self._rounds.heard(session.hostname, message)
 
     # ----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.net.link_turns import Turns
 from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles
+from hbtrio.nursery.agent.acknowledgement import Acknowledgement
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.hello import accepted_hello
 from hbtrio.nursery.agent.host_events import HostEvents
@@ -35,7 +36,6 @@ from hbtrio.nursery.agent.refused_links import RefusedLinks
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import sleep_on_time
-from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -45,7 +45,6 @@ from hbtrio.wire.link_looks import Seen
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
     PROTOCOL,
-    Ack,
     ActionProgress,
     FromHost,
     Gone,
@@ -67,10 +66,6 @@ _HELLO_S: Final = 5.0
 
 #: Connections without a hello, at most.
 _STRANGERS: Final = 64
-
-#: Reports within this time share a sync, in seconds. A verdict is being sent to the VIM meanwhile,
-#: and an immediate sync would delay it.
-_GATHER_S: Final = 0.005
 
 
 class AgentLinks:
@@ -156,18 +151,25 @@ class AgentLinks:
         peer = peer_text(stream)
         sleep, clock = sleep_on_time(self._guard), self._clock
         link = LinkSession(stream, decode_from_host, sleep=sleep, clock=clock, turns=self._turns)
-        ack = _Acknowledgement(link, self._store)
+        ack = Acknowledgement(link, self._store)
         known: HostSession | None = None
         reason = f"no hello within {_HELLO_S:g} s"
-        ours = False
+        ours = is_over = False
         crash: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as nursery:
 
                 async def handle(message: FromHost) -> None:
-                    nonlocal known
+                    nonlocal known, is_over
+                    if known is not None and is_over:
+                        self._events.unstored(known, message)
+                        return
                     if known is not None:
-                        await self._handle(known, message, ack)
+                        try:
+                            await self._handle(known, message, ack)
+                        except StoreFault as fault:
+                            is_over = True
+                            nursery.start_soon(end, fault)
                         return
                     hello = accepted_hello(message, stream, self._fleet.sessions)
                     # From here on the end of the session has to be handled.
@@ -178,6 +180,11 @@ class AgentLinks:
                     patience.cancel()
                     await self._welcome(known)
                     nursery.start_soon(known.send_reporting)
+
+                async def end(fault: StoreFault) -> None:
+                    # What has arrived behind it, and may be a reject, is taken in first.
+                    await link.sleep(trio.current_time())
+                    raise fault
 
                 async def expect_hello() -> None:
                     nonlocal reason
@@ -262,7 +269,7 @@ class AgentLinks:
         before.end()  # at once: sending the farewell may take a moment
         before.scope.cancel()
 
-    async def _handle(self, session: HostSession, message: FromHost, ack: _Acknowledgement) -> None:
+    async def _handle(self, session: HostSession, message: FromHost, ack: Acknowledgement) -> None:
         match message:
             case Instance(uuid=uuid):
                 session.note_instance(message)
@@ -297,38 +304,6 @@ class AgentLinks:
                 session.note_overload(message)
             case Hello():
                 raise LinkError("duplicate hello")
-
-
-class _Acknowledgement:
-    """Acknowledges reports once they are synced to disk, many with one sync."""
-
-    def __init__(self, link: LinkSession[FromHost], store: Store) -> None:
-        self._link = link
-        self._store = store
-        self._owed = 0
-        self._reports = WakeUp()
-
-    def owe(self, number: int) -> None:
-        self._owed = number
-        self._reports.set()
-
-    async def run(self) -> None:
-        acknowledged = 0
-        try:
-            while True:
-                await self._reports.wait()
-                await trio.sleep(_GATHER_S)
-                owed = self._owed
-                if owed > acknowledged:
-                    await self._store.sync()
-                    await self._link.send(Ack(owed))
-                    acknowledged = owed
-        except SessionEnded:
-            pass  # the host sends unacknowledged reports again
-        except StoreFault as fault:
-            # The reports are stored, but not synced; the host keeps them until an agent
-            # acknowledges.
-            _log.error("store: %s: reports can't be acknowledged", fault)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -162,13 +162,22 @@ class RoundEnds:
         record = current.record if current else await self._store.find_round(report.command_id)
         if record is None or report.result is None or record.hostname != hostname:
             return None, None, []
-        if current is not None:
-            current.machine.outcome_reported(report.result, report.reason)
+        self.heard(hostname, report)
         # Also of one that has ended here and could not be stored yet: the wall clock may be set.
         opened = current or ending
         until = None if opened is None else opened.machine.ends_at
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdicts.entries(record, result, until)
+
+    def heard(self, hostname: str, report: LinkReport) -> None:
+        """Notes the outcome that a host reports of a round, whether it can be stored or not."""
+        current = self.open.get(report.command_id)
+        if (
+            current is not None
+            and current.record.hostname == hostname
+            and report.result is not None
+        ):
+            current.machine.outcome_reported(report.result, report.reason)
 
     def ending(self, command_id: str) -> OpenRound | None:
         """Returns the round of this command if it has an outcome that is not stored yet."""
