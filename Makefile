@@ -41,7 +41,7 @@ test: $(VENV)/.installed-test
 	$(MAKE) --no-print-directory test-simulated
 
 # What was seen is printed with its counts.
-TEST_SEEDS ?= 200
+TEST_SEEDS ?= 60
 test-simulated: ## simulated fleets with the first TEST_SEEDS seeds; a violation fails
 test-simulated: $(VENV)/.installed-test
 	$(BIN)/hbtrio simulate --seeds $(TEST_SEEDS) --no-shrink
