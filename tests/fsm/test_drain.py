@@ -173,6 +173,20 @@ def test_on_reject_skip_force_and_abort() -> None:
     assert aborts.outcome is DrainOutcome.ABORTED
 
 
+@pytest.mark.parametrize("on_reject", OnReject)
+@pytest.mark.parametrize("step", [_A.PREPARING, _A.PERFORMING, _A.AWAITING])
+def test_a_host_that_lost_its_step_and_asks_again_has_failed_if_its_guest_rejects(
+    on_reject: OnReject, step: ActionState
+) -> None:
+    one = drain("ab", on_reject=on_reject)
+    one.turns(0.0)
+    one.step("a", step)
+    one.ended("a", _A.REJECTED, "busy", 5.0)
+    assert states(one) == {"a": "failed", "b": "waiting"}
+    assert one.items["a"].reason == "asked again after its notice: busy"
+    assert one.phase is DrainPhase.RUNNING
+
+
 def test_a_group_does_not_abort_and_is_not_forced() -> None:
     for on_reject in OnReject:
         one = drain("a", on_reject=on_reject)

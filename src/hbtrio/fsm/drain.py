@@ -213,13 +213,11 @@ class Drain:
         """Takes the step that the instance's action begins; the last one is :meth:`ended`."""
         item = self.items[uuid]
         match step:
-            case ActionState.PLANNED | ActionState.VOTING:
+            case ActionState.PLANNED | ActionState.VOTING | ActionState.FINISHING_FAILED:
                 return
             case ActionState.PREPARING:
                 if item.state is DrainState.ASKED:
                     self._move(item, DrainEvent.NOTICED)
-            case ActionState.FINISHING_FAILED:
-                return
             case _:
                 if item.state is not DrainState.ACTING:
                     self._move(item, DrainEvent.PERFORMED)
@@ -237,8 +235,10 @@ class Drain:
         match outcome:
             case ActionState.DONE:
                 self._move(item, DrainEvent.DONE)
-            case ActionState.REJECTED:
+            case ActionState.REJECTED if item.state is DrainState.ASKED:
                 self._rejected(item, reason, now)
+            case ActionState.REJECTED:  # its host has lost the step: its disk was full
+                self._move(item, DrainEvent.FAILED, f"asked again after its notice: {reason}")
             case _:
                 self._move(item, DrainEvent.FAILED, reason)
         for one in self.items.values():

@@ -196,9 +196,10 @@ class DrainRun:
         self, uuid: str, outcome: ActionState, reason: str, *, called_off: bool, denied: bool
     ) -> None:
         """Takes the end of the action on an instance; ``denied``: a group forbids it."""
+        is_asked = self.machine.items[uuid].state is DrainState.ASKED
         if called_off and outcome is ActionState.FAILED:
             self.machine.called_off(uuid, reason)
-        elif outcome is ActionState.REJECTED and denied:
+        elif outcome is ActionState.REJECTED and denied and is_asked:
             self.machine.blocked(uuid, reason, self._site.now())
         else:
             self.machine.ended(uuid, outcome, reason, self._site.now())
