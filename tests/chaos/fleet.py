@@ -109,7 +109,12 @@ class ChaosFleet:
         self.operators = RealOperators(
             self.vms, self._names, records, partial(self.say, "operators"), schedule
         )
-        self.rejects = RejectWatch(self.now, observe, partial(self._find, is_vote=True))
+        self.rejects = RejectWatch(
+            self.now,
+            observe,
+            lambda uuid, event, _: self._find(uuid, event, is_vote=True),
+            lambda uuid, event, is_vote, *_: self._find(uuid, event, is_vote),
+        )
         self.begins = BeginWatch(self.now, observe, self._when)
         self.sayings = Sayings(records, self._names, self._find_at, self.rejects.commands)
         self.vim = LabVim(self.vim_server, self._call, partial(self.say, "VIM"), self._repair)
