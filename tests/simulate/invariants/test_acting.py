@@ -161,6 +161,24 @@ def test_an_agent_may_not_know_yet_that_an_action_of_its_drain_is_over(
     assert judged("one-owner", *later, action(50, OPERATOR, "a2")).outcome == VIOLATED
 
 
+def test_an_agent_that_was_started_again_repeats_what_it_had_heard_last() -> None:
+    drain = DrainBegan(30, "d1", AGENT, 1)
+    began = ActionBegan(32, "d1 vm0", "vm0", OPERATOR, host="compute-0")
+    ended = ActionEnded(35, "d1 vm0")  # its connection has gone
+    own, again = action(40, OPERATOR, "a2"), ActionBegan(50, *_members(began))
+    away = during(35, 49, C.DOWN, AGENT)
+    seen = HERE_OF_AGENT, drain, began, away[0], ended, own
+    running = command(41, purpose=Purpose.ACTION)
+    assert judged("one-owner", *seen, running, away[1], again).outcome == "untold"
+    assert judged("one-owner", HERE_OF_AGENT, drain, began, ended, own, again).outcome == VIOLATED
+    # One that it has not told of before begins only now.
+    assert judged("one-owner", *seen[:2], away[0], own, away[1], again).outcome == VIOLATED
+
+
+def _members(began: ActionBegan) -> tuple[str, str, Owner, bool, str]:
+    return began.action, began.instance, began.owner, began.voted, began.host
+
+
 def test_an_action_of_a_drain_is_where_its_line_says() -> None:
     began = ActionBegan(40, "d1 vm0", "vm0", OPERATOR, host="compute-1")
     assert judged("one-owner", HERE_OF_AGENT, began, action(50, VIM, "a2")).outcome == "moved"

@@ -142,25 +142,28 @@ class OneOwner(Invariant):
             (_UNHEARD, by_vim and began.voted and self._was_unheard(began, vote)),
             (_OVERTOOK, vote is not None and self._overtook(vote)),
             (_MOVED, self._hosts[other.began.action] != self._hosts[began.action]),
-            (_UNTOLD, self._is_untold(other, began.at_s)),
+            (_UNTOLD, self._is_untold(other.began, began)),
         )
 
-    def _is_untold(self, action: Action, at_s: float) -> bool:
-        """Whether an agent may go on with an action which is over at its host."""
-        began, truth = action.began, self.truth
-        since_s, host = self._first_s[began.action], self._hosts[began.action]
+    def _is_untold(self, other: ActionBegan, began: ActionBegan) -> bool:
+        """Whether an agent may go on with one of two actions although that is over at its host."""
         # The command of the action that begins now may have begun a moment before its first line.
         runs = any(
-            one.purpose is Purpose.ACTION and one.at_s < at_s - self.bounds.way_s
-            for one in truth.commands[began.instance]
+            one.purpose is Purpose.ACTION and one.at_s < began.at_s - self.bounds.way_s
+            for one in self.truth.commands[other.instance]
         )
-        return (
-            began.action.partition(" ")[0] in self._of_agent
-            and not runs
-            and (
-                truth.held_since(since_s, AGENT, *AWAY, Condition.DISK_BAD)
-                or truth.held_since(since_s, host, *AWAY, Condition.LINK_DOWN)
-            )
+        is_heard_again = self._first_s[began.action] < began.at_s
+        return (not runs and self._may_be_over(other)) or (
+            is_heard_again and self._may_be_over(began)
+        )
+
+    def _may_be_over(self, action: ActionBegan) -> bool:
+        """Whether an agent could not hear of the end of its drain's action since that began."""
+        since_s, host = self._first_s[action.action], self._hosts[action.action]
+        held_since = self.truth.held_since
+        return action.action.partition(" ")[0] in self._of_agent and (
+            held_since(since_s, AGENT, *AWAY, Condition.DISK_BAD)
+            or held_since(since_s, host, *AWAY, Condition.LINK_DOWN)
         )
 
     def _takes(self, began: ActionBegan, vote: Asked | None, other: Action) -> bool:
