@@ -163,7 +163,10 @@ class VimDelivery:
         await retry_forever(self._store.settle_interrupted)
         async with trio.open_nursery() as nursery:
             while True:
-                wait_s = await retry_forever(lambda: self._start_ready(nursery, given_up))
+                # A delivery whose turn it is to try a failed store again leaves that to this query.
+                wait_s = await retry_forever(
+                    lambda: self._start_ready(nursery, given_up), self._outbox.wait
+                )
                 with trio.move_on_after(wait_s):
                     await self._outbox.wait()
 
