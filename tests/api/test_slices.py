@@ -40,8 +40,8 @@ async def test_others_run_between_the_slices() -> None:
 
     async def others() -> None:
         while True:
-            await trio.lowlevel.checkpoint()
             made_at_once.append(0)
+            await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
